@@ -1,0 +1,1 @@
+"""Mathematics on sampled signals: arrays in, arrays out; no files, no settings."""
