@@ -1,0 +1,289 @@
+"""The settings tree: every key, its type, its default and what it does."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+
+def _none_word(value: object) -> object:
+    return None if value == "none" else value
+
+
+def _one_or_many(value: object) -> object:
+    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) and value else value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_one_or_many)]
+"""Several names; `--set data.people=01,03` is read like `["01", "03"]`."""
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+Interval = Annotated[tuple[float, float] | None, BeforeValidator(_none_word)]
+
+
+class Settings(BaseModel):
+    """Base of all branches: frozen, unknown keys refused, numbers not read from text."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+
+
+class PathSettings(Settings):
+    """Where things are; relative to the folder in which the command runs. Not part of the digest."""
+
+    bids: str = "data/bids"
+    """BIDS data set: read by `convert`, written by `simulate`."""
+    stores: str = "stores"
+    """Signal stores, one folder a recording."""
+    runs: str = "runs"
+    """Runs, one folder each."""
+    things: str = ""
+    """Folder with THINGS' `things_concepts.tsv` and `category_mat_manual.tsv`; empty: `bids`."""
+    stimuli: str = ""
+    """`simulate`: folder of images to show instead of drawn ones, with `concepts.tsv` (file, concept, category)."""
+
+
+class EventColumns(Settings):
+    """Which columns of events.tsv hold what; an empty name: the data set does not say."""
+
+    image: str = ""
+    """The image's file name or path ("/" or "\\\\"); its stem is the image id."""
+    concept: str = ""
+    """The concept; empty: the folder of the image's path."""
+    label: str = ""
+    """The data set's own class."""
+    is_test: str = ""
+    is_target: str = ""
+    is_catch: str = ""
+    sequence: str = ""
+    """Number of the RSVP sequence or block."""
+    keep: dict[str, Names] = {}
+    """Only rows whose column holds one of these values, e.g. `keep = {trial_type = ["face", "house"]}`."""
+    onset_unit: Literal["auto", "seconds", "samples"] = "auto"
+    """`auto` decides from evidence and refuses where the evidence does not decide."""
+    duration_unit: Literal["seconds", "milliseconds"] = "seconds"
+
+
+class DataSettings(Settings):
+    """Which recordings of which data set."""
+
+    name: str = "study"
+    """Name of the data set: a folder under `paths.stores`."""
+    folder: str = ""
+    """Folder under `paths.bids` with the recordings, e.g. `derivatives/eeglab`; empty: the raw data."""
+    people: Names = ()
+    """Only these people ("02", not 2); empty: all."""
+    sessions: Names = ()
+    tasks: Names = ()
+    runs: Names = ()
+    include_excluded: bool = False
+    """Also take people whom `participants.tsv` marks `exclude = 1`."""
+    events: EventColumns = EventColumns()
+
+
+class SimulateSettings(Settings):
+    """A study with known truth, written as a BIDS data set."""
+
+    preset: Literal["realistic", "demo"] = "realistic"
+    """Signal-to-noise ratio: like published recordings, or better than life for a short demonstration."""
+    people: Count = 2
+    categories: Names = ()
+    """Which categories of the drawn objects; empty: all twelve."""
+    exemplars: Count = 24
+    """Pictures of each concept in the main part."""
+    main_repeats: Count = 2
+    """How often each of them is shown."""
+    test_images: Count = 2
+    """Pictures of each concept in the test part."""
+    test_repeats: Count = 12
+    """How often each of those is shown."""
+    sequence_length: Count = 120
+    """Pictures in one RSVP sequence."""
+    onset_distance_s: Positive = 0.1
+    duration_s: Positive = 0.05
+    channels: Annotated[int, Field(ge=8, le=128)] = 32
+    sfreq: Positive = 500.0
+    """Sampling rate in Hz."""
+    mains_hz: Positive = 50.0
+    picture_size: Annotated[int, Field(ge=16, le=1024)] = 96
+    seed: int = 0
+
+
+class ConvertSettings(Settings):
+    """Raw recording -> continuous stored signal."""
+
+    highpass_hz: NotNegative = 0.1
+    """0: none."""
+    lowpass_hz: NotNegative = 100.0
+    """0: none but the resampler's own."""
+    notch_hz: tuple[Positive, ...] = ()
+    """Mains frequency and harmonics to take out, in Hz; empty: none."""
+    sfreq: Positive = 250.0
+    """Stored sampling rate in Hz."""
+    reference: Annotated[tuple[str, ...], BeforeValidator(_one_or_many)] = ("average",)
+    """`["average"]`, `["none"]`, or names of electrodes whose mean is taken off."""
+    restore_reference: bool = False
+    """Add the recording's own reference electrode (EEGReference) as a channel before re-referencing."""
+    bad_channels: Literal["interpolate", "zero", "keep"] = "interpolate"
+    """What happens to channels that are marked or found bad; `zero` where positions are unknown."""
+    find_bad_channels: bool = True
+    """Look for flat, noisy and uncorrelated channels beside those that the data set marks."""
+    noisy_z: Positive = 6.0
+    """Robust z of a channel's log standard deviation above which it is noisy."""
+    min_correlation: NotNegative = 0.3
+    """A channel whose best correlation with any other stays below is bad (16 channels or more)."""
+    dropout_s: Positive = 0.05
+    """All channels constant or not a number for this long, in s: a dropout, bridged before filtering."""
+
+    @model_validator(mode="after")
+    def _bands(self) -> Self:
+        if self.lowpass_hz and self.lowpass_hz <= self.highpass_hz:
+            raise ValueError(f"lowpass_hz = {self.lowpass_hz} must be above highpass_hz = {self.highpass_hz}")
+        if self.lowpass_hz > self.sfreq / 2:
+            raise ValueError(f"lowpass_hz = {self.lowpass_hz} is above half of sfreq = {self.sfreq}")
+        return self
+
+
+class ViewSettings(Settings):
+    """Stored signal -> epochs, at training time."""
+
+    start_s: float = 0.0
+    stop_s: float = 0.8
+    baseline: Interval = None
+    """Interval in s whose mean is taken off each epoch; `none` by default (under RSVP it holds other pictures)."""
+    channels: Names = ()
+    """Only these channels; empty: all that every recording has."""
+    scaling: Literal["robust", "mvnn", "none"] = "mvnn"
+    """Fitted on training trials, per person and session: median and interquartile range, or whitening by the
+    shrunk covariance of residuals (MVNN, Guggenmos 2018)."""
+    clamp: NotNegative = 20.0
+    """Largest absolute value after scaling; 0: none."""
+    reject_v: NotNegative = 0.0
+    """Epochs that exceed this absolute value in V before scaling are left out; 0: none."""
+
+    @model_validator(mode="after")
+    def _window(self) -> Self:
+        if self.stop_s <= self.start_s:
+            raise ValueError(f"stop_s = {self.stop_s} must be above start_s = {self.start_s}")
+        return self
+
+
+class LabelSettings(Settings):
+    """What is decoded: exclusive classes."""
+
+    source: Literal["things", "column"] = "things"
+    """Categories of the image's concept from the THINGS table, or the trial table's `label`."""
+    classes: Names = ()
+    """Classes by name; empty (only for `column`): all that occur."""
+    several: Literal["leave_out", "first"] = "leave_out"
+    """A trial that belongs to several of the classes is left out, or takes the first in the order given; a
+    trial with none is always left out."""
+    shuffled: bool = False
+    """Negative control: classes dealt to training and validation concepts (or trials) at random."""
+
+
+class SplitSettings(Settings):
+    """Who trains, who chooses, who tests."""
+
+    method: Literal["concepts", "blocks"] = "concepts"
+    """Held-out concepts in held-out sequences, or cross-validation over contiguous stretches."""
+    test: Literal["held_out", "dataset"] = "held_out"
+    """`concepts`: test on held-out concepts of the main part, or on the data set's own test images."""
+    validation_concepts: Fraction = 0.15
+    test_concepts: Fraction = 0.15
+    """Share of each class's concepts."""
+    validation_sequences: Fraction = 0.15
+    test_sequences: Fraction = 0.15
+    unit: Literal["block", "run", "session"] = "block"
+    """`blocks`: what a fold consists of."""
+    folds: Annotated[int, Field(ge=3)] = 6
+    """`blocks`: contiguous folds a person; each is tested once, the next one validates."""
+    seed: int = 0
+
+
+class ModelSettings(Settings):
+    """The decoder."""
+
+    name: Literal["compact"] = "compact"
+    """`compact`: spatial and temporal convolution with a layer a person."""
+    width: Count = 40
+    """Temporal filters."""
+    components: Count = 16
+    """Spatial components."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
+
+
+class TrainSettings(Settings):
+    """The training loop."""
+
+    epochs: Count = 40
+    batch: Count = 128
+    learning_rate: Positive = 2e-3
+    weight_decay: NotNegative = 0.05
+    patience: Count = 10
+    """Epochs without a better validation loss before training stops."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    time_shift_s: NotNegative = 0.02
+    """Largest random shift of a training epoch, in s."""
+    noise: NotNegative = 0.1
+    """Standard deviation of noise added to scaled training epochs."""
+    channel_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    """Decay a step of the averaged weights that are validated and kept; 0: none."""
+    members: Count = 1
+    """Networks of different seeds whose probabilities are averaged."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    seed: int = 0
+
+
+class EvaluateSettings(Settings):
+    """Scores and how sure they are."""
+
+    k_repeats: tuple[Annotated[int, Field(ge=0)], ...] = (1, 0)
+    """Repeats of one test image averaged before decoding; 0: all."""
+    permutations: Count = 2000
+    bootstrap: Count = 2000
+    seed: int = 0
+
+
+class ExecutionSettings(Settings):
+    """How fast, not what: left out of the digest."""
+
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda`, `cuda:1`, `mps`."""
+    workers: Annotated[int, Field(ge=0)] = 0
+    """Recordings converted side by side; 0: what processors and memory allow."""
+    threads: Annotated[int, Field(ge=0)] = 0
+    """Threads of the mathematics in training; 0: PyTorch's default."""
+    verify_stores: bool = True
+    """Check each store's signal against its checksum before use."""
+
+
+class Recipe(Settings):
+    """One experiment."""
+
+    paths: PathSettings = PathSettings()
+    data: DataSettings = DataSettings()
+    simulate: SimulateSettings = SimulateSettings()
+    convert: ConvertSettings = ConvertSettings()
+    view: ViewSettings = ViewSettings()
+    split: SplitSettings = SplitSettings()
+    labels: LabelSettings = LabelSettings()
+    model: ModelSettings = ModelSettings()
+    train: TrainSettings = TrainSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
+    execution: ExecutionSettings = ExecutionSettings()
+
+    def digest(self, *branches: str) -> str:
+        """Hex digest of what a result depends on (of `branches` only, if given)."""
+        values = self.model_dump(mode="json", exclude={"paths", "execution"})
+        return digest_of({name: values[name] for name in branches} if branches else values)
+
+
+def digest_of(values: dict[str, Any]) -> str:
+    """SHA-256 of a tree of plain values, independent of key order."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

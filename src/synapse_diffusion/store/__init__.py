@@ -1,0 +1,1 @@
+"""The only door to signal tensors on disk (`files`) and to the epochs cut from them (`epochs`)."""

@@ -1,0 +1,131 @@
+"""Epochs: windows of continuous signals, cut when asked for, on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from synapse_diffusion.errors import StoreError
+from synapse_diffusion.store.files import SignalStore
+
+
+class Epochs:
+    """All trials of several recordings as windows of their continuous signals.
+
+    `trials` is the recordings' trial tables end to end, with the columns `store` (index into `stores`),
+    `start` (first sample of the window) and `usable` (the window lies inside one piece of the recording and
+    touches no bad stretch). Raises `StoreError` where rates differ or no channel is common to all.
+    """
+
+    def __init__(
+        self,
+        stores: Sequence[SignalStore],
+        start_s: float,
+        stop_s: float,
+        baseline: tuple[float, float] | None = None,
+        channels: Sequence[str] = (),
+        device: torch.device | str = "cpu",
+    ) -> None:
+        rates = sorted({store.sfreq for store in stores})
+        if len(rates) != 1:
+            raise StoreError(f"{stores[0].folder.parents[2]}: stores of different rates {rates} Hz; convert them again")
+        self.stores, self.sfreq = tuple(stores), rates[0]
+        self.channels = _common_channels(stores, channels)
+        self.n_times = max(1, round((stop_s - start_s) * self.sfreq))
+        self.times = start_s + np.arange(self.n_times) / self.sfreq
+        offset = round(start_s * self.sfreq)
+        self._baseline = None if baseline is None else _interval(baseline, self.sfreq)
+        # what is read: the window and, where asked for, the baseline before or after it
+        low, high = offset, offset + self.n_times
+        if self._baseline is not None:
+            low, high = min(low, self._baseline[0]), max(high, self._baseline[1])
+        self._reach = (offset - low, high - offset)
+        tables = []
+        for k, store in enumerate(stores):
+            start = store.trials["onset_sample"].to_numpy() + offset
+            usable, first, last = _usable(store, start - self._reach[0], start + self._reach[1])
+            tables.append(store.trials.assign(store=k, start=start, usable=usable, first=first, last=last))
+        self.trials: pd.DataFrame = pd.concat(tables, ignore_index=True)
+        self._start = self.trials["start"].to_numpy()
+        self._limits = self.trials[["first", "last"]].to_numpy()
+        self._store = self.trials["store"].to_numpy()
+        self._columns = [_indices(store, self.channels) for store in stores]
+        self.device = torch.device(device)
+        self._signals = [_tensor(store, self.device) for store in stores]
+
+    def read(self, rows: NDArray[np.int64], shift: NDArray[np.int64] | None = None) -> torch.Tensor:
+        """Epochs (B, C, T) float32 of these rows of `trials`, in the recording's unit, baseline taken off.
+
+        `shift` (B,) in samples moves the windows, never past the recording's pieces.
+        """
+        start = self._start[rows]
+        if shift is not None:
+            lowest, highest = self._limits[rows, 0] + self._reach[0], self._limits[rows, 1] - self._reach[1]
+            start = np.clip(start + shift, lowest, highest)
+        out_BTC = torch.empty(len(rows), self.n_times, len(self.channels), device=self.device)
+        which = self._store[rows]
+        for k in np.unique(which):
+            at = np.flatnonzero(which == k)
+            first = torch.from_numpy(start[at]).to(self.device)
+            x_BTC = self._cut(int(k), first, self.n_times)
+            if self._baseline is not None:
+                a, b = self._baseline
+                level = self._cut(int(k), first - round(float(self.times[0]) * self.sfreq) + a, b - a)
+                x_BTC = x_BTC - level.mean(1, keepdim=True)
+            out_BTC[torch.from_numpy(at).to(self.device)] = x_BTC
+        return out_BTC.transpose(1, 2)
+
+    def _cut(self, k: int, first: torch.Tensor, n_times: int) -> torch.Tensor:
+        signal_TC, columns = self._signals[k], self._columns[k]
+        index = (first[:, None] + torch.arange(n_times, device=self.device)).reshape(-1)
+        x = signal_TC.index_select(0, index)
+        if columns is not None:
+            x = x[:, columns]
+        return x.reshape(len(first), n_times, -1)
+
+
+def _tensor(store: SignalStore, device: torch.device) -> torch.Tensor:
+    """The memory-mapped signal itself on a CPU (never written to), a copy on another device."""
+    mapped = np.load(store.folder / "signal.npy", mmap_mode="c", allow_pickle=False)
+    return torch.from_numpy(mapped).to(device)
+
+
+def _common_channels(stores: Sequence[SignalStore], wanted: Sequence[str]) -> tuple[str, ...]:
+    shared = set.intersection(*(set(store.sensors.names) for store in stores))
+    for name in wanted:
+        if name not in shared:
+            lacking = next(store for store in stores if name not in store.sensors.names)
+            raise StoreError(
+                f"{lacking.folder}: no channel {name!r} (view.channels); it has {', '.join(lacking.sensors.names)}"
+            )
+    if not shared:
+        raise StoreError(f"{stores[0].folder.parents[2]}: the recordings have no channel in common")
+    return tuple(wanted) or tuple(name for name in stores[0].sensors.names if name in shared)
+
+
+def _indices(store: SignalStore, channels: tuple[str, ...]) -> list[int] | None:
+    """Columns of the channels; None where they are all columns in order."""
+    return None if store.sensors.names == channels else [store.sensors.names.index(name) for name in channels]
+
+
+def _interval(baseline: tuple[float, float], sfreq: float) -> tuple[int, int]:
+    first = round(baseline[0] * sfreq)
+    return first, max(first + 1, round(baseline[1] * sfreq))
+
+
+def _usable(
+    store: SignalStore, first: NDArray[np.int64], last: NDArray[np.int64]
+) -> tuple[NDArray[np.bool_], NDArray[np.int64], NDArray[np.int64]]:
+    """Is [first, last) inside one piece and free of bad stretches; and the piece's own limits."""
+    cuts = np.array(sorted({0, len(store.signal_TC), *(s.start for s in store.segments if s.kind == "boundary")}))
+    onset = store.trials["onset_sample"].to_numpy()
+    piece = np.clip(np.searchsorted(cuts, onset, side="right") - 1, 0, len(cuts) - 2)
+    usable = (first >= cuts[piece]) & (last <= cuts[piece + 1])
+    for segment in store.segments:
+        if segment.kind != "boundary":
+            usable &= (last <= segment.start) | (first >= segment.stop)
+    return usable, cuts[piece], cuts[piece + 1]
