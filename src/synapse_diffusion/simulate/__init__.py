@@ -1,0 +1,5 @@
+"""A study with known truth, in real BIDS form."""
+
+from synapse_diffusion.simulate.study import simulate
+
+__all__ = ["simulate"]
