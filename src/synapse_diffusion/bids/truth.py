@@ -17,6 +17,9 @@ from synapse_diffusion.errors import DataError
 
 FOLDER: Final = "derivatives/truth"
 STAGES: Final = ("early", "middle", "late")
+ARRAYS: Final = (
+    "pattern_SNC", "latency_S", "width_S", "latency_sd_S", "gain_sd_S", "noise_MCC", "noise_power_MF", "frequency_F",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -37,12 +40,12 @@ class PersonTruth:
     width_S: NDArray[np.float64]
     latency_sd_S: NDArray[np.float64]
     gain_sd_S: NDArray[np.float64]
-    brain_covariance_CC: NDArray[np.float64]
-    """Spatial covariance of brain noise; its spectrum is `1 / (1 + f / corner)` in power, plus an alpha peak."""
-    sensor_noise_v: float
+    noise_MCC: NDArray[np.float64]
+    """Spatial covariances of the noise's components (brain; sensors and drift; blinks), in V^2."""
+    noise_power_MF: NDArray[np.float64]
+    """Their one-sided power spectra in 1/Hz, at `frequency_F` in Hz; mains hum is left out."""
+    frequency_F: NDArray[np.float64]
     onset_distance_s: float
-    alpha: float
-    """Power of the 10 Hz peak relative to the 1/f part at 10 Hz."""
 
     def response(self, image: str, times: NDArray[np.float64]) -> NDArray[np.float64]:
         """Mean response (C, T) in V to an image at `times` in s after onset, at nominal gain and latency."""
@@ -55,14 +58,13 @@ def write_truth(root: Path, person: str, truth: PersonTruth, drawn: pd.DataFrame
     """One person's truth; `drawn` holds each trial's gains and latency shift."""
     folder = root / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    names = ("pattern_SNC", "latency_S", "width_S", "latency_sd_S", "gain_sd_S", "brain_covariance_CC")
-    arrays = {name: np.ascontiguousarray(getattr(truth, name)) for name in names}
+    arrays = {name: np.ascontiguousarray(getattr(truth, name)) for name in ARRAYS}
     save_file(arrays, folder / f"sub-{person}_truth.safetensors")
     table = pd.DataFrame({"image_id": truth.images, "concept": truth.concepts, "category": truth.categories})
     table.to_csv(folder / f"sub-{person}_images.tsv", sep="\t", index=False)
     drawn.to_csv(folder / f"sub-{person}_trials.tsv", sep="\t", index=False, float_format="%.5f")
-    numbers = {name: getattr(truth, name) for name in ("sensor_noise_v", "onset_distance_s", "alpha")}
-    text = json.dumps({**numbers, "sensors": truth.sensors, "stages": STAGES}, indent=1)
+    about = {"onset_distance_s": truth.onset_distance_s, "sensors": truth.sensors, "stages": STAGES}
+    text = json.dumps(about, indent=1)
     (folder / f"sub-{person}_truth.json").write_text(text + "\n")
 
 
@@ -80,9 +82,7 @@ def read_truth(root: Path, person: str) -> PersonTruth | None:
             concepts=tuple(table["concept"]),
             categories=tuple(table["category"]),
             sensors=tuple(about["sensors"]),
-            sensor_noise_v=about["sensor_noise_v"],
             onset_distance_s=about["onset_distance_s"],
-            alpha=about["alpha"],
             **arrays,
         )
     except (OSError, KeyError, ValueError, TypeError) as error:

@@ -24,7 +24,7 @@ def load_recipe(recipe: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     a fault: where, key, value, what is wrong, nearest key.
     """
     path = Path(recipe)
-    if not path.exists() and len(path.parts) == 1:
+    if not path.is_file() and len(path.parts) == 1:
         shipped = Path(str(importlib.resources.files("synapse_diffusion"))) / "recipes" / f"{path.stem}.toml"
         path = shipped if shipped.exists() else path
     try:

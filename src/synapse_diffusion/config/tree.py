@@ -95,10 +95,12 @@ class SimulateSettings(Settings):
     """Which categories of the drawn objects; empty: all twelve."""
     exemplars: Count = 24
     """Pictures of each concept in the main part."""
-    main_repeats: Count = 2
+    main_repeats: Count = 3
     """How often each of them is shown."""
+    test_concepts: Annotated[int, Field(ge=0)] = 2
+    """Concepts of each category that have test pictures (all, where pictures come from a folder)."""
     test_images: Count = 2
-    """Pictures of each concept in the test part."""
+    """Test pictures of each of them."""
     test_repeats: Count = 12
     """How often each of those is shown."""
     sequence_length: Count = 120
@@ -209,33 +211,38 @@ class ModelSettings(Settings):
     """The decoder."""
 
     name: Literal["compact"] = "compact"
-    """`compact`: spatial and temporal convolution with a layer a person."""
-    width: Count = 40
-    """Temporal filters."""
+    """`compact`: a whitened linear path and a spatial-temporal convolution, with weights of each person's own."""
     components: Count = 16
     """Spatial components."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    width: Count = 32
+    """Temporal filters."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.7
 
 
 class TrainSettings(Settings):
     """The training loop."""
 
-    epochs: Count = 40
-    batch: Count = 128
-    learning_rate: Positive = 2e-3
-    weight_decay: NotNegative = 0.05
+    steps: Count = 800
+    checks: Count = 20
+    """How often in these steps validation is looked at and a checkpoint written."""
     patience: Count = 10
-    """Epochs without a better validation loss before training stops."""
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    time_shift_s: NotNegative = 0.02
+    """Checks without a better validation loss before training stops."""
+    batch: Annotated[int, Field(ge=0)] = 0
+    """Trials a step; 0: about a 32nd of the training trials, a power of two from 64 to 256."""
+    learning_rate: Positive = 3e-3
+    weight_decay: NotNegative = 0.05
+    linear_prior: NotNegative = 3.0
+    """Strength of the normal prior on the linear path's weights."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    time_shift_s: NotNegative = 0.0
     """Largest random shift of a training epoch, in s."""
-    noise: NotNegative = 0.1
+    noise: NotNegative = 0.0
     """Standard deviation of noise added to scaled training epochs."""
     channel_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    ema: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.98
     """Decay a step of the averaged weights that are validated and kept; 0: none."""
     members: Count = 1
-    """Networks of different seeds whose probabilities are averaged."""
+    """Networks of different seeds whose log probabilities are averaged."""
     precision: Literal["float32", "bfloat16"] = "float32"
     seed: int = 0
 

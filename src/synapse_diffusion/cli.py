@@ -1,0 +1,163 @@
+"""The command line: parse, call one function, print, exit code. Stages are imported inside their command."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from synapse_diffusion.errors import SynapseError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Decode what was seen from EEG, and say how sure that is.",
+)
+RecipeArgument = Annotated[str, typer.Argument(help="TOML file, or the name of a shipped recipe (demo, ...).")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="A.B=VALUE", help="Override one setting; may be repeated.")
+]
+
+
+@app.command()
+def simulate(recipe: RecipeArgument, set_: SetOption = None) -> None:
+    """Write a study with known truth as a BIDS data set (paths.bids)."""
+    from synapse_diffusion.config import load_recipe
+    from synapse_diffusion.simulate import simulate
+
+    settings = load_recipe(recipe, set_ or ())
+    with _progress() as progress:
+        simulate(settings, _say, progress)
+
+
+@app.command()
+def convert(modality: Literal["eeg"], recipe: RecipeArgument, set_: SetOption = None) -> None:
+    """Turn raw BIDS recordings into signal stores (paths.stores)."""
+    from synapse_diffusion.config import load_recipe
+    from synapse_diffusion.convert import convert_eeg
+
+    settings = load_recipe(recipe, set_ or ())
+    with _progress() as progress:
+        results = convert_eeg(settings, _say, progress)
+    trials = sum(result.n_trials for result in results)
+    _say(f"{len(results)} recordings, {trials} trials in {Path(settings.paths.stores) / settings.data.name}")
+
+
+@app.command()
+def train(modality: Literal["eeg"], recipe: RecipeArgument, set_: SetOption = None) -> None:
+    """Train a decoder and its linear baseline; opens training and validation data only."""
+    from synapse_diffusion.config import load_recipe
+    from synapse_diffusion.train import train
+
+    settings = load_recipe(recipe, set_ or ())
+    with _progress() as progress:
+        run = train(settings, Path(recipe).stem, _command(), _say, progress)
+    _say(f"trained: {run.folder}")
+    _say(f"next: synapse-diffusion evaluate {run.folder}")
+
+
+@app.command()
+def evaluate(run: Annotated[Path, typer.Argument(help="Folder of a trained run.")]) -> None:
+    """Score a run on validation and test; draw the confusion matrices."""
+    from synapse_diffusion.evaluate import evaluate
+
+    with _progress() as progress:
+        rows = evaluate(run, _say, progress)
+    _print_scores(rows, run)
+
+
+@app.command()
+def run(recipe: RecipeArgument, set_: SetOption = None) -> None:
+    """Convert, train and evaluate."""
+    from synapse_diffusion.config import load_recipe
+    from synapse_diffusion.pipeline import run_recipe
+
+    settings = load_recipe(recipe, set_ or ())
+    with _progress() as progress:
+        folder, rows = run_recipe(settings, Path(recipe).stem, _command(), _say, progress)
+    _print_scores(rows, folder)
+
+
+@app.command()
+def demo(set_: SetOption = None) -> None:
+    """Simulate, convert, train and evaluate a small study, offline, in about two minutes."""
+    from synapse_diffusion.config import load_recipe
+    from synapse_diffusion.pipeline import run_recipe
+
+    settings = load_recipe("demo", set_ or ())
+    with _progress() as progress:
+        folder, rows = run_recipe(settings, "demo", _command(), _say, progress, simulated=True)
+    _print_scores(rows, folder)
+
+
+def main() -> None:
+    """Entry point: one line for a user's failure, and its exit code."""
+    try:
+        app(standalone_mode=True)
+    except SynapseError as error:
+        typer.secho(f"error: {error}", err=True, fg="red")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        typer.secho("interrupted; the same command goes on from here", err=True)
+        sys.exit(130)
+
+
+def _say(line: str) -> None:
+    typer.echo(line)
+
+
+def _command() -> str:
+    return " ".join(["synapse-diffusion", *sys.argv[1:]])
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar on a terminal, nothing elsewhere."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=None)
+
+        def report(what: str, done: int, total: int) -> None:
+            bar.update(task, description=what, completed=done, total=total or None)
+
+        yield report
+
+
+def _print_scores(rows: list[dict[str, Any]], folder: Path) -> None:
+    """Balanced accuracy of validation and test, single and averaged, each decoder; then where the pictures are."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from synapse_diffusion.pipeline import observer_shares
+
+    table = Table(title="balanced accuracy")
+    for name in ("split", "person", "decoder", "repeats", "value", "95 % interval", "chance", "p", "AUC", "decisions"):
+        table.add_column(name, justify="left" if name in ("split", "person", "decoder") else "right")
+    auc = {_key(row): row for row in rows if row["metric"] == "auc"}
+    for row in rows:
+        if row["metric"] != "balanced_accuracy":
+            continue
+        p = "" if row["model"] == "observer" else f"{row['p']:.4f}"
+        interval = f"{row['low']:.3f} .. {row['high']:.3f}"
+        table.add_row(
+            row["split"], row["person"], row["model"], str(row["k_repeats"]), f"{row['value']:.3f}", interval,
+            f"{row['chance']:.3f}", p, f"{auc[_key(row)]['value']:.3f}", str(row["n"]),
+        )  # fmt: skip
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    for line in observer_shares(rows):
+        _say(line)
+    for name in ("figures/confusion_val.png", "figures/confusion_test.png", "figures/curve.png", "scores.json"):
+        _say(str(folder / name))
+
+
+def _key(row: dict[str, Any]) -> tuple[Any, ...]:
+    return row["split"], row["person"], row["model"], row["k_repeats"]

@@ -1,0 +1,155 @@
+"""One folder a run: recipe, provenance, splits, scalers, checkpoints, predictions, figures, scores."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.numpy import load_file, save_file
+from safetensors.torch import load_file as load_torch_file
+from safetensors.torch import save_file as save_torch_file
+
+from synapse_diffusion.config import Recipe, dump_recipe, load_recipe
+from synapse_diffusion.config.tree import digest_of
+from synapse_diffusion.errors import MissingError, RunError
+from synapse_diffusion.metrics import Score
+from synapse_diffusion.signal.scaling import Scaler
+from synapse_diffusion.store.files import SignalStore, read_table, write_json, write_table
+
+SCORES_VERSION: Final = 1
+PACKAGES: Final = ("synapse-diffusion", "torch", "numpy", "scipy", "scikit-learn", "mne", "pandas")
+Scalers = dict[str, Scaler]
+"""By `fold/person/session`."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """Paths of one run and what is in them."""
+
+    folder: Path
+
+    @property
+    def recipe(self) -> Recipe:
+        """The resolved recipe."""
+        return load_recipe(self.folder / "recipe.toml")
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Versions, digests, classes. Raises `RunError` where it is missing or damaged."""
+        try:
+            values: dict[str, Any] = json.loads((self.folder / "provenance.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            raise RunError(f"{self.folder}: not a run (no readable provenance.json); give a folder made by train") from None
+        return values
+
+    @property
+    def splits(self) -> pd.DataFrame:
+        """One row a trial and fold that is used."""
+        return read_table(self.folder / "splits.tsv").astype({"fold": int, "class": int})
+
+    def checkpoint(self, name: str) -> Path:
+        """Where a checkpoint of that name lies."""
+        return self.folder / "checkpoints" / f"{name}.safetensors"
+
+    def write_scalers(self, scalers: Scalers) -> None:
+        """All scalers in one file."""
+        arrays = {f"{key}/offset": scaler.offset_C for key, scaler in scalers.items()}
+        arrays |= {f"{key}/matrix": scaler.matrix_CC for key, scaler in scalers.items()}
+        save_atomically(arrays, self.folder / "scaler.safetensors")
+
+    def read_scalers(self) -> Scalers:
+        """All scalers, by key."""
+        arrays = load_file(self.folder / "scaler.safetensors")
+        keys = {name.rsplit("/", 1)[0] for name in arrays}
+        return {key: Scaler(arrays[f"{key}/offset"], arrays[f"{key}/matrix"]) for key in sorted(keys)}
+
+    def write_predictions(self, split: str, table: pd.DataFrame) -> None:
+        """A tidy table of one split, one row a decision."""
+        path = self.folder / "predictions" / f"{split}.tsv"
+        path.parent.mkdir(exist_ok=True)
+        write_table(table, path)
+
+    def write_scores(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """`scores.json`: one row a figure."""
+        clean = [{k: None if isinstance(v, float) and np.isnan(v) else v for k, v in row.items()} for row in rows]
+        write_json({"version": SCORES_VERSION, "rows": clean}, self.folder / "scores.json")
+
+
+def score_row(score: Score, **about: Any) -> dict[str, Any]:
+    """One row of scores.json; `about` fills the columns that say which figure it is."""
+    columns = {
+        "task": "classify", "split": "", "modality": "eeg", "person": "all", "model": "", "k_repeats": 1,
+        "gallery": None, "control": "none", "transductive": False, "seed": None,
+    }  # fmt: skip
+    return {**columns, **about, **asdict(score)}
+
+
+def open_run(folder: Path) -> Run:
+    """An existing run. Raises `RunError` if it is none."""
+    run = Run(folder)
+    _ = run.provenance
+    return run
+
+
+def prepare_run(recipe: Recipe, name: str, stores: Sequence[SignalStore], command: str, about: Mapping[str, Any]) -> Run:
+    """The folder of this recipe on these data: equal settings and data lead to the same one."""
+    contents = {str(store.folder.relative_to(Path(recipe.paths.stores))): store.digest for store in stores}
+    key = digest_of({"recipe": recipe.digest(), "stores": contents})
+    run = Run(Path(recipe.paths.runs) / f"{name}-{key[:8]}")
+    provenance = {
+        "command": command,
+        "recipe_digest": recipe.digest(),
+        "stores": contents,
+        **about,
+        "versions": {package: _version(package) for package in PACKAGES},
+        "python": platform.python_version(),
+        "platform": sys.platform,
+    }
+    try:
+        (run.folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+        part = run.folder / "recipe.toml.part"
+        part.write_text(dump_recipe(recipe), encoding="utf-8")
+        part.rename(run.folder / "recipe.toml")
+        write_json(provenance, run.folder / "provenance.json")
+    except OSError as error:
+        raise MissingError(f"{run.folder}: cannot be written: {error.strerror}; set paths.runs elsewhere") from None
+    return run
+
+
+def save_atomically(arrays: Mapping[str, Any], path: Path, metadata: Mapping[str, str] | None = None) -> None:
+    """Arrays or tensors as safetensors, complete or not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    try:
+        if any(isinstance(value, torch.Tensor) for value in arrays.values()):
+            save_torch_file({k: v.detach().cpu().contiguous() for k, v in arrays.items()}, part, metadata)
+        else:
+            save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, part, metadata)
+        part.rename(path)
+    except OSError as error:
+        raise MissingError(f"{path}: cannot be written: {error.strerror}; free some space") from None
+
+
+def load_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Tensors of a safetensors file. Raises `RunError` where it is missing or damaged."""
+    try:
+        return load_torch_file(path)
+    except Exception as error:  # safetensors raises a class of its own for damaged files
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise RunError(f"{path}: cannot be read ({reason}); delete it and train again") from None
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "n/a"

@@ -1,0 +1,195 @@
+"""Who trains, who validates, who tests; and the checks that no one is on two sides."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from synapse_diffusion.errors import SplitError
+
+TRAIN: Final = "train"
+VALIDATION: Final = "validation"
+TEST: Final = "test"
+UNUSED: Final = ""
+Split = NDArray[np.str_]
+"""One of the four words a trial."""
+
+
+def split_concepts(
+    trials: pd.DataFrame,
+    label_N: NDArray[np.int64],
+    *,
+    dataset_test: bool,
+    concept_shares: tuple[float, float],
+    sequence_shares: tuple[float, float],
+    rng: np.random.Generator,
+) -> Split:
+    """Held-out concepts inside held-out sequences; training on other concepts in other sequences.
+
+    Under RSVP a 1 s window holds ten pictures: holding out concepts alone would leave every training window
+    next to a held-out one. Shares are (validation, test), of each class's concepts and of all sequences.
+    `label_N` is -1 for trials of no class. With `dataset_test` the data set's own test images are the test
+    part, and their concepts leave training and validation. Raises `SplitError` where a part stays empty.
+    """
+    concept = trials["concept"].to_numpy(dtype=str)
+    is_test = trials["is_test"].to_numpy() == 1
+    labelled = (label_N >= 0) & (trials["is_catch"].to_numpy() == 0)
+    if dataset_test and not is_test.any():
+        raise SplitError("split.test = 'dataset', but no trial is marked as a test image (data.events.is_test)")
+    reserved = set(concept[is_test]) if dataset_test else set()
+    parts: dict[str, set[str]] = {TRAIN: set(), VALIDATION: set(), TEST: set(reserved)}
+    for label in np.unique(label_N[labelled]):
+        of_class = sorted(set(concept[labelled & ~is_test & (label_N == label)]) - reserved)
+        order = [of_class[k] for k in rng.permutation(len(of_class))]
+        n_validation = max(1, round(concept_shares[0] * len(order)))
+        n_test = 0 if dataset_test else max(1, round(concept_shares[1] * len(order)))
+        if len(order) < n_validation + n_test + 1:
+            raise SplitError(
+                f"class {label} has {len(order)} concepts outside the test images, too few for training, "
+                "validation and test; choose other classes or split.method = 'blocks'"
+            )
+        parts[VALIDATION].update(order[:n_validation])
+        parts[TEST].update(order[n_validation : n_validation + n_test])
+        parts[TRAIN].update(order[n_validation + n_test :])
+    stretch = _sequence_parts(trials, ~is_test, (sequence_shares[0], 0.0 if dataset_test else sequence_shares[1]), rng)
+    split = np.full(len(trials), UNUSED, dtype="<U10")
+    for part in (TRAIN, VALIDATION, TEST):
+        if part == TEST and dataset_test:
+            split[labelled & is_test] = TEST
+            continue
+        split[labelled & ~is_test & (stretch == part) & np.isin(concept, sorted(parts[part]))] = part
+    _require_all(split, label_N)
+    return split
+
+
+def _sequence_parts(
+    trials: pd.DataFrame, main: NDArray[np.bool_], shares: tuple[float, float], rng: np.random.Generator
+) -> Split:
+    """Each trial's part by its sequence, drawn for each person apart."""
+    part = np.full(len(trials), UNUSED, dtype="<U10")
+    keys = trials[["person", "session", "run", "sequence"]].astype(str).agg("/".join, axis=1).to_numpy(dtype=str)
+    people = trials["person"].to_numpy(dtype=str)
+    for person in np.unique(people[main]):
+        mine = main & (people == person)
+        names = np.unique(keys[mine])
+        n_validation = max(1, round(shares[0] * len(names)))
+        n_test = max(1, round(shares[1] * len(names))) if shares[1] else 0
+        if len(names) < n_validation + n_test + 1:
+            raise SplitError(
+                f"sub-{person} has {len(names)} sequences, too few to hold some out; name data.events.sequence, or "
+                "take split.method = 'blocks'"
+            )
+        names = names[rng.permutation(len(names))]
+        part[mine] = TRAIN
+        part[mine & np.isin(keys, names[:n_validation])] = VALIDATION
+        part[mine & np.isin(keys, names[n_validation : n_validation + n_test])] = TEST
+    return part
+
+
+def split_blocks(trials: pd.DataFrame, label_N: NDArray[np.int64], *, unit: str, folds: int) -> list[Split]:
+    """Cross-validation over contiguous stretches of each person's trials, in the order recorded.
+
+    Fold `f` tests on stretch `f` and validates on the next. `unit` `block` cuts the trials into `folds` equal
+    stretches; `run` and `session` never cut one. Raises `SplitError` where there are fewer than three.
+    """
+    stretch = np.full(len(trials), -1)
+    labelled = (label_N >= 0) & (trials["is_catch"].to_numpy() == 0)
+    people = trials["person"].to_numpy(dtype=str)
+    counts = []
+    for person in np.unique(people[labelled]):
+        rows = np.flatnonzero(labelled & (people == person))
+        order = np.lexsort([trials[name].to_numpy()[rows] for name in ("onset_sample", "run", "session")])
+        rows = rows[order]
+        if unit == "block":
+            pieces = np.array_split(rows, folds)
+        else:
+            names = ["session"] if unit == "session" else ["session", "run"]
+            key = trials.iloc[rows][names].agg("/".join, axis=1).to_numpy(dtype=str)
+            found = list(dict.fromkeys(key))
+            groups = np.array_split(np.arange(len(found)), min(folds, len(found)))
+            pieces = [rows[np.isin(key, [found[k] for k in group])] for group in groups]
+        if len(pieces) < 3:
+            raise SplitError(
+                f"sub-{person} has {len(pieces)} {unit}s; cross-validation needs three: take split.unit = 'block'"
+            )
+        for k, piece in enumerate(pieces):
+            stretch[piece] = k
+        counts.append(len(pieces))
+    splits = []
+    for fold in range(max(counts, default=0)):
+        split = np.full(len(trials), UNUSED, dtype="<U10")
+        for person, n in zip(np.unique(people[labelled]), counts, strict=True):
+            mine = labelled & (people == person)
+            split[mine] = TRAIN
+            if fold < n:
+                split[mine & (stretch == fold)] = TEST
+            split[mine & (stretch == (fold + 1) % n)] = VALIDATION if fold < n else TRAIN
+        _require_all(split, label_N)
+        splits.append(split)
+    if not splits:
+        raise SplitError("no trial has a class; check labels.source and labels.classes")
+    return splits
+
+
+def _require_all(split: Split, label_N: NDArray[np.int64]) -> None:
+    classes = set(np.unique(label_N[label_N >= 0]))
+    if not classes:
+        raise SplitError("no trial has a class; check labels.source and labels.classes")
+    for part in (TRAIN, VALIDATION, TEST):
+        lacking = classes - set(np.unique(label_N[split == part]))
+        if lacking:
+            raise SplitError(
+                f"the {part} part has no trial of class {', '.join(str(k) for k in sorted(lacking))}; larger shares "
+                "(split.*), more recordings, or other classes (labels.classes) would give some"
+            )
+
+
+def drop_touching(split: Split, store: NDArray[np.int64], start: NDArray[np.int64], n_times: int) -> Split:
+    """The split less every training (validation) trial whose window shares a sample with a held-out one's."""
+    out = split.copy()
+    for part, against in ((TRAIN, (VALIDATION, TEST)), (VALIDATION, (TEST,))):
+        held = np.isin(out, against)
+        out[(out == part) & _touches(store, start, n_times, held)] = UNUSED
+    return out
+
+
+def _touches(
+    store: NDArray[np.int64], start: NDArray[np.int64], n_times: int, held: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """Does each trial's window overlap that of a held trial of the same recording?"""
+    touching = np.zeros(len(start), bool)
+    for k in np.unique(store[held]):
+        others = np.sort(start[held & (store == k)])
+        mine = np.flatnonzero(store == k)
+        at = np.searchsorted(others, start[mine])
+        after = np.where(at < len(others), others[np.minimum(at, len(others) - 1)] - start[mine], n_times)
+        before = np.where(at > 0, start[mine] - others[np.maximum(at - 1, 0)], n_times)
+        touching[mine] = (after < n_times) | (before < n_times)
+    return touching
+
+
+def check_split(
+    trials: pd.DataFrame,
+    split: Split,
+    store: NDArray[np.int64],
+    start: NDArray[np.int64],
+    n_times: int,
+    *,
+    zero_shot: bool,
+) -> None:
+    """Raise `SplitError` if an image, a concept (zero-shot) or a sample of signal is on two sides."""
+    image, concept = trials["image_id"].to_numpy(dtype=str), trials["concept"].to_numpy(dtype=str)
+    for a, b in ((TRAIN, VALIDATION), (TRAIN, TEST), (VALIDATION, TEST)):
+        for what, key in (("image", image), ("concept", concept)):
+            if what == "concept" and not zero_shot:
+                continue
+            shared = (set(key[split == a]) & set(key[split == b])) - {"n/a"}
+            if shared:
+                raise SplitError(f"leak: {what} {sorted(shared)[0]} is in the {a} and in the {b} part ({len(shared)} are)")
+        touching = (split == a) & _touches(store, start, n_times, split == b)
+        if touching.any():
+            trial = trials["trial_id"].iloc[int(np.flatnonzero(touching)[0])]
+            raise SplitError(f"leak: the window of {a} trial {trial} overlaps one of the {b} part ({touching.sum()} do)")

@@ -1,0 +1,1 @@
+"""Data for training, the one loop, and the decoders that it trains."""

@@ -1,0 +1,118 @@
+"""Stores -> scaled epochs with labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from synapse_diffusion.config import Recipe
+from synapse_diffusion.runs import Scalers
+from synapse_diffusion.signal.scaling import Scaler, fit_scaler
+from synapse_diffusion.store.epochs import Epochs
+from synapse_diffusion.store.files import SignalStore, find_stores, open_store
+from synapse_diffusion.types import Progress
+
+CHUNK = 512
+SCALER_TRIALS = 3000  # a person and session; more change no scale by 1 %
+
+
+class ScaledEpochs:
+    """Epochs with the scaler of their person and session applied, clamped."""
+
+    def __init__(self, epochs: Epochs, scalers: Scalers, fold: int, clamp: float) -> None:
+        self.epochs, self._clamp = epochs, clamp
+        keys = group_keys(epochs)
+        names, self._group_N = np.unique(keys, return_inverse=True)
+        chosen = [_scaler_for(scalers, fold, name) for name in names]
+        self._offset_GC = torch.from_numpy(np.stack([s.offset_C for s in chosen])).to(epochs.device)
+        self._matrix_GCC = torch.from_numpy(np.stack([s.matrix_CC for s in chosen])).to(epochs.device)
+
+    def read(self, rows: NDArray[np.int64], shift: NDArray[np.int64] | None = None) -> torch.Tensor:
+        """Scaled epochs (B, C, T)."""
+        group = torch.from_numpy(self._group_N[rows]).to(self.epochs.device)
+        x_BCT = self.epochs.read(rows, shift) - self._offset_GC[group][:, :, None]
+        x_BCT = torch.bmm(self._matrix_GCC[group], x_BCT)
+        return x_BCT.clamp_(-self._clamp, self._clamp) if self._clamp else x_BCT
+
+    def read_all(self, rows: NDArray[np.int64]) -> torch.Tensor:
+        """Many scaled epochs, read in pieces."""
+        return torch.cat([self.read(rows[k : k + CHUNK]) for k in range(0, len(rows), CHUNK)])
+
+
+def open_stores(recipe: Recipe, progress: Progress) -> list[SignalStore]:
+    """The data set's stores of the people and sessions that the recipe chooses, verified."""
+    folders = find_stores(Path(recipe.paths.stores), recipe.data.name)
+    chosen = [folder for folder in folders if _wanted(folder, recipe)]
+    stores = []
+    for k, folder in enumerate(chosen or folders):
+        progress("opening stores", k, len(chosen or folders))
+        stores.append(open_store(folder, verify_signal=recipe.execution.verify_stores))
+    progress("opening stores", len(stores), len(stores))
+    return stores
+
+
+def _wanted(folder: Path, recipe: Recipe) -> bool:
+    person, session, run = (part.split("-", 1)[1] for part in folder.parts[-3:])
+    task, _, number = run.rpartition("-")
+    wanted = (
+        (person, recipe.data.people), (session, recipe.data.sessions), (task, recipe.data.tasks), (number, recipe.data.runs)
+    )  # fmt: skip
+    return all(not names or value in names for value, names in wanted)
+
+
+def open_epochs(stores: Sequence[SignalStore], recipe: Recipe, device: torch.device) -> Epochs:
+    """The recipe's view of the stores."""
+    view = recipe.view
+    return Epochs(stores, view.start_s, view.stop_s, view.baseline, view.channels, device)
+
+
+def group_keys(epochs: Epochs) -> NDArray[np.str_]:
+    """What shares a scaler: `person/session` of each trial."""
+    trials = epochs.trials
+    return (trials["person"] + "/" + trials["session"]).to_numpy(dtype=str)
+
+
+def fit_scalers(
+    epochs: Epochs,
+    rows: NDArray[np.int64],
+    label_N: NDArray[np.int64],
+    method: str,
+    fold: int,
+    seed: int,
+) -> Scalers:
+    """A scaler for each person and session, from these (training) rows only, and `fold/*` from all of them.
+
+    Residuals for whitening are taken from concept means where the data set names concepts, else class means.
+    """
+    rng = np.random.default_rng([seed, fold])
+    concept = epochs.trials["concept"].to_numpy(dtype=str)
+    by_concept = np.any(concept[rows] != "n/a")
+    groups = np.unique(concept, return_inverse=True)[1] if by_concept else label_N
+    keys = group_keys(epochs)
+    scalers: Scalers = {}
+    for key in [*np.unique(keys[rows]), "*"]:
+        mine = rows if key == "*" else rows[keys[rows] == key]
+        mine = np.sort(rng.permutation(mine)[:SCALER_TRIALS])
+        scalers[f"{fold}/{key}"] = fit_scaler(epochs.read(mine).cpu().numpy(), groups[mine], method, rng)
+    return scalers
+
+
+def _scaler_for(scalers: Scalers, fold: int, key: str) -> Scaler:
+    """A session that no training trial came from takes its person's other sessions, else everyone's."""
+    if f"{fold}/{key}" in scalers:
+        return scalers[f"{fold}/{key}"]
+    person = key.split("/")[0]
+    same = [name for name in sorted(scalers) if name.startswith(f"{fold}/{person}/")]
+    return scalers[same[0] if same else f"{fold}/*"]
+
+
+def below(epochs: Epochs, rows: NDArray[np.int64], limit_v: float) -> NDArray[np.bool_]:
+    """Do these epochs stay below an absolute value in V? All do where the limit is 0."""
+    if not limit_v:
+        return np.ones(len(rows), bool)
+    pieces = [epochs.read(rows[k : k + CHUNK]).abs().amax((1, 2)).cpu().numpy() for k in range(0, len(rows), CHUNK)]
+    return np.asarray(np.concatenate([*pieces, np.empty(0)]) <= limit_v)
