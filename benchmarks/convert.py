@@ -111,8 +111,7 @@ def worker(name: str, folder: Path, out: Path) -> None:
     done, peak = threading.Event(), [0.0]
     watcher = threading.Thread(target=peak_rss_anon, args=(done, peak))
     watcher.start()
-    run = {"ours": ours, "continuous": continuous, "epochs": lambda f, o: continuous(f, o, epochs=True)}[name]
-    seconds = run(folder, out)
+    seconds = ours(folder, out) if name == "ours" else continuous(folder, out, epochs=name == "epochs")
     done.set()
     watcher.join()
     print(json.dumps({"seconds": seconds, "peak_mb": peak[0]}))
@@ -155,7 +154,9 @@ def cutting(store: Path) -> None:
     for k in range(0, len(rows) - 256, 256):
         epochs.read(rows[k : k + 256])
     rate = (len(rows) - 256) / (time.perf_counter() - start)
-    print(f"cutting {epochs.n_times}-sample epochs of {len(epochs.channels)} channels: {rate:,.0f} a second on one core")
+    print(
+        f"cutting {epochs.n_times}-sample epochs of {len(epochs.channels)} channels: {rate:,.0f} a second on one core"
+    )
 
 
 def main() -> None:
@@ -183,12 +184,12 @@ def main() -> None:
             peak = max(run["peak_mb"] for run in results[name])
             ratio = "" if name == "ours" else f"   ours is {seconds / medians['ours']:.1f} x faster"
             print(f"{name:11s} median {seconds:6.1f} s   peak anonymous memory {peak:6.0f} MB{ratio}")
-        out = Path(scratch) / "agreement"
-        out.mkdir()
-        ours(study, out)
-        continuous(study, out)
-        store = out / "study/sub-01/ses-01/run-rsvp-01"
-        compare(store, out / "x_raw.fif")
+        agreement = Path(scratch) / "agreement"
+        agreement.mkdir()
+        ours(study, agreement)
+        continuous(study, agreement)
+        store = agreement / "study/sub-01/ses-01/run-rsvp-01"
+        compare(store, agreement / "x_raw.fif")
         cutting(store)
     return None
 

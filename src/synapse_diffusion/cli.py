@@ -20,7 +20,8 @@ app = typer.Typer(
 )
 RecipeArgument = Annotated[str, typer.Argument(help="TOML file, or the name of a shipped recipe (demo, ...).")]
 SetOption = Annotated[
-    list[str] | None, typer.Option("--set", metavar="A.B=VALUE", help="Override one setting; may be repeated.")
+    list[str] | None,
+    typer.Option("--set", metavar="A.B=VALUE", help="Override one setting; may be repeated."),
 ]
 
 
@@ -140,7 +141,18 @@ def _print_scores(rows: list[dict[str, Any]], folder: Path) -> None:
     from synapse_diffusion.pipeline import observer_shares
 
     table = Table(title="balanced accuracy")
-    for name in ("split", "person", "decoder", "repeats", "value", "95 % interval", "chance", "p", "AUC", "decisions"):
+    for name in (
+        "split",
+        "person",
+        "decoder",
+        "repeats",
+        "value",
+        "95 % interval",
+        "chance",
+        "p",
+        "AUC",
+        "decisions",
+    ):
         table.add_column(name, justify="left" if name in ("split", "person", "decoder") else "right")
     auc = {_key(row): row for row in rows if row["metric"] == "auc"}
     for row in rows:
@@ -155,7 +167,12 @@ def _print_scores(rows: list[dict[str, Any]], folder: Path) -> None:
     Console(width=None if sys.stdout.isatty() else 120).print(table)
     for line in observer_shares(rows):
         _say(line)
-    for name in ("figures/confusion_val.png", "figures/confusion_test.png", "figures/curve.png", "scores.json"):
+    for name in (
+        "figures/confusion_val.png",
+        "figures/confusion_test.png",
+        "figures/curve.png",
+        "scores.json",
+    ):
         _say(str(folder / name))
 
 

@@ -62,7 +62,7 @@ def convert_eeg(recipe: Recipe, say: Say, progress: Progress) -> list[Converted]
     workers = _n_workers(recipe, len(waiting))
     if workers == 1:
         for k, recording in enumerate(waiting):
-            _collect(lambda r=recording: convert_recording(r, recipe, target), results, failures, say)  # type: ignore[misc]
+            _collect(lambda r=recording: convert_recording(r, recipe, target), results, failures, say)
             progress("converting", k + 1, len(waiting))
     else:
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
@@ -155,7 +155,11 @@ def _filter_into(
 
 
 def _judge(
-    sensors: SensorArray, found: Scan, statistics: ChannelStatistics, settings: ConvertSettings, notes: list[str]
+    sensors: SensorArray,
+    found: Scan,
+    statistics: ChannelStatistics,
+    settings: ConvertSettings,
+    notes: list[str],
 ) -> SensorArray:
     """Mark bad channels: those that the data set names, NaN ones, and (by setting) those that look it."""
     why = {k: "marked" for k, status in enumerate(sensors.status) if status == "bad"}
@@ -173,7 +177,11 @@ def _judge(
 
 
 def _rereference(
-    signal_TC: NDArray[np.float32], sensors: SensorArray, settings: ConvertSettings, notes: list[str], path: Path
+    signal_TC: NDArray[np.float32],
+    sensors: SensorArray,
+    settings: ConvertSettings,
+    notes: list[str],
+    path: Path,
 ) -> None:
     """Replace bad channels and take off the reference, as one matrix, in place."""
     n = len(sensors.names)
@@ -203,7 +211,7 @@ def _interpolation(
 ) -> NDArray[np.float64]:
     """Spherical splines (Perrin 1989) by MNE, applied to unit vectors to get the matrix."""
     n = len(sensors.names)
-    known = np.isfinite(sensors.position_C3).all(axis=1)
+    known: NDArray[np.bool_] = np.asarray(np.isfinite(sensors.position_C3).all(axis=1))
     if settings.bad_channels == "zero" or not known[bad].all() or (known & ~bad).sum() < 4:
         if settings.bad_channels == "interpolate":
             notes.append("bad channels set to zero: too few electrode positions are known to interpolate")
@@ -238,7 +246,7 @@ class _sample_map:  # noqa: N801 - a function with a memory
         piece = np.searchsorted(self._starts, sample, side="right") - 1
         scaled = (sample - self._starts[piece]) * self._plan.up
         out = self._starts_out[piece] + (scaled + self._plan.down // 2) // self._plan.down
-        return np.minimum(out, self._starts_out[piece + 1] - 1).astype(np.int64)
+        return np.asarray(np.minimum(out, self._starts_out[piece + 1] - 1), dtype=np.int64)
 
 
 def _segments_out(segments: Sequence[Segment], to_out: _sample_map, n_out: int) -> list[Segment]:

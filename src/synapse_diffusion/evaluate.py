@@ -25,7 +25,7 @@ from synapse_diffusion.metrics import (
     permute_units,
 )
 from synapse_diffusion.parallel import choose_device
-from synapse_diffusion.runs import Run, open_run, score_row
+from synapse_diffusion.runs import Run, open_run, prediction_table, score_row
 from synapse_diffusion.splits import TEST, TRAIN, VALIDATION
 from synapse_diffusion.store.epochs import Epochs
 from synapse_diffusion.store.files import read_table
@@ -60,7 +60,9 @@ def evaluate(folder: Path, say: Say, progress: Progress) -> list[dict[str, Any]]
         raise RunError(f"{folder}: not trained to the end; run train with its recipe again")
     stores = open_stores(recipe, progress)
     digests = {str(s.folder.relative_to(Path(recipe.paths.stores))): s.digest for s in stores}
-    if changed := [k for k in sorted({*digests, *provenance["stores"]}) if digests.get(k) != provenance["stores"].get(k)]:
+    if changed := [
+        k for k in sorted({*digests, *provenance["stores"]}) if digests.get(k) != provenance["stores"].get(k)
+    ]:
         raise RunError(f"{folder}: was trained on another content of the store {changed[0]}; train again")
     epochs = open_epochs(stores, recipe, choose_device(recipe.execution.device))
     classes = tuple(provenance["classes"])
@@ -91,22 +93,28 @@ def _predict_test(
     """Predictions of every model for all test trials and for means over repeats."""
     splits, scalers, shape = run.splits, run.read_scalers(), Shape(**provenance["shape"])
     row_of = {trial: row for row, trial in enumerate(epochs.trials["trial_id"])}
-    people = {person: k for k, person in enumerate(provenance["people"])}
-    person_N = epochs.trials["person"].map(people).to_numpy(dtype=np.int64)
+    person_N = epochs.trials["person"].map(provenance["people"]).to_numpy(dtype=np.int64)
     class_of = dict(zip(splits["trial_id"], splits["class"], strict=True))
     tables = []
     folds = sorted(splits["fold"].unique())
     for fold in folds:
         progress("decoding test trials", int(fold), len(folds))
-        data = ScaledEpochs(epochs, scalers, fold, recipe.view.clamp)
+        stage = f"fold{fold}_refit" if recipe.train.refit else f"fold{fold}"
+        data = ScaledEpochs(epochs, scalers, stage, recipe.view.clamp)
         mine = splits[(splits["fold"] == fold) & (splits["split"] == TEST)]
         rows = np.array([row_of[trial] for trial in mine["trial_id"]], dtype=np.int64)
         rows = rows[below(epochs, rows, recipe.view.reject_v)]
         members = [
-            load_network(run.checkpoint(f"fold{fold}_member{m}"), shape, recipe.model, epochs.device)
+            load_network(run.checkpoint(f"{stage}_member{m}"), shape, recipe.model, epochs.device)
             for m in range(recipe.train.members)
         ]
-        linear = load_linear(run.checkpoint(f"fold{fold}_linear"))
+
+        def table_of(asked: _Asked, log_p_NK: NDArray[np.float64], model: str, fold: int = fold) -> pd.DataFrame:
+            trials = epochs.trials.iloc[asked.first]
+            truth_N = trials["trial_id"].map(class_of).to_numpy(dtype=np.int64)
+            return prediction_table(trials, log_p_NK, truth_N, classes, model, fold, asked.k_repeats)
+
+        linear = load_linear(run.checkpoint(f"{stage}_linear"))
         for asked in _questions(epochs.trials, rows, recipe):
             x_NCT = torch.cat([_mean_of(data, asked.groups[k : k + 128]) for k in range(0, len(asked.groups), 128)])
             who = person_N[asked.first]
@@ -114,30 +122,11 @@ def _predict_test(
                 recipe.model.name: network_log_probability(members, x_NCT, who),
                 "linear": linear.log_probability(x_NCT.cpu().numpy(), who),
             }
-            tables += [_table(epochs, asked, values, class_of, classes, name, fold) for name, values in log_p.items()]
+            tables += [table_of(asked, values, name) for name, values in log_p.items()]
         observed = _observe(recipe, epochs, rows, splits[splits["fold"] == fold], classes)
-        tables += [_table(epochs, asked, values, class_of, classes, "observer", fold) for asked, values in observed]
+        tables += [table_of(asked, values, "observer") for asked, values in observed]
     progress("decoding test trials", len(folds), len(folds))
     return pd.concat(tables, ignore_index=True)
-
-
-def _table(
-    epochs: Epochs,
-    asked: _Asked,
-    log_p_NK: NDArray[np.float64],
-    class_of: dict[str, int],
-    classes: Sequence[str],
-    model: str,
-    fold: int,
-) -> pd.DataFrame:
-    trials = epochs.trials.iloc[asked.first]
-    table = trials[["trial_id", "person", "session", "run", "image_id", "concept"]].reset_index(drop=True)
-    table = table.assign(fold=fold, model=model, k_repeats=asked.k_repeats)
-    table["label"] = [classes[class_of[trial]] for trial in trials["trial_id"]]
-    table["predicted"] = [classes[k] for k in log_p_NK.argmax(1)]
-    for k, name in enumerate(classes):
-        table[f"p({name})"] = np.exp(log_p_NK[:, k] - np.logaddexp.reduce(log_p_NK, axis=1)).round(6)
-    return table
 
 
 def _questions(trials: pd.DataFrame, rows: NDArray[np.int64], recipe: Recipe) -> Iterator[_Asked]:
@@ -194,7 +183,13 @@ def _score(
                 bootstrap=recipe.evaluate.bootstrap,
                 rng=rng,
             )
-            about = {"split": split, "person": person, "model": model, "k_repeats": int(k), "seed": recipe.train.seed}
+            about = {
+                "split": split,
+                "person": person,
+                "model": model,
+                "k_repeats": int(k),
+                "seed": recipe.train.seed,
+            }
             control = "shuffled_labels" if recipe.labels.shuffled else "none"
             rows += [score_row(score, **about, control=control) for score in scores]
     progress(f"scoring {split}", len(cases), len(cases))
@@ -224,7 +219,8 @@ def _draw(run: Run, table: pd.DataFrame, split: str, classes: Sequence[str], rec
     counts = []
     for k in sorted(mine["k_repeats"].unique()):
         part = mine[mine["k_repeats"] == k]
-        matrix = confusion(*(part[c].map(of_class).to_numpy(dtype=np.int64) for c in ("label", "predicted")), len(classes))
+        label_N, predicted_N = (part[c].map(of_class).to_numpy(dtype=np.int64) for c in ("label", "predicted"))
+        matrix = confusion(label_N, predicted_N, len(classes))
         counts.append(("single trials" if k == 1 else f"means of {k} repeats", matrix))
     names = {VALIDATION: "val", TEST: "test"}
     people = ", ".join(f"sub-{person}" for person in sorted(mine["person"].unique())[:6])
@@ -267,9 +263,7 @@ def person_observer(truth: PersonTruth, epochs: Epochs, recipe: Recipe) -> tuple
         autocovariance_MT=_autocovariances(truth, recipe, rate, n_bins),
         onset_distance_s=truth.onset_distance_s,
     )
-    observer = Observer(
-        pattern, truth.latency_S, truth.width_S, truth.latency_sd_S, truth.gain_sd_S, noise, times
-    )
+    observer = Observer(pattern, truth.latency_S, truth.width_S, truth.latency_sd_S, truth.gain_sd_S, noise, times)
     return observer, width
 
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 from safetensors.torch import load_file as load_torch_file
 from safetensors.torch import save_file as save_torch_file
@@ -28,7 +29,7 @@ from synapse_diffusion.store.files import SignalStore, read_table, write_json, w
 SCORES_VERSION: Final = 1
 PACKAGES: Final = ("synapse-diffusion", "torch", "numpy", "scipy", "scikit-learn", "mne", "pandas")
 Scalers = dict[str, Scaler]
-"""By `fold/person/session`."""
+"""By `stage/person/session`; a stage is `fold0`, or `fold0_refit` for the final fit on training and validation."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,9 @@ class Run:
         try:
             values: dict[str, Any] = json.loads((self.folder / "provenance.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            raise RunError(f"{self.folder}: not a run (no readable provenance.json); give a folder made by train") from None
+            raise RunError(
+                f"{self.folder}: not a run (no readable provenance.json); give a folder made by train"
+            ) from None
         return values
 
     @property
@@ -60,8 +63,12 @@ class Run:
         """Where a checkpoint of that name lies."""
         return self.folder / "checkpoints" / f"{name}.safetensors"
 
-    def write_scalers(self, scalers: Scalers) -> None:
-        """All scalers in one file."""
+    def add_scalers(self, scalers: Scalers) -> None:
+        """Keep these beside those of other stages, all in one file."""
+        scalers = {
+            **(self.read_scalers() if (self.folder / "scaler.safetensors").exists() else {}),
+            **scalers,
+        }
         arrays = {f"{key}/offset": scaler.offset_C for key, scaler in scalers.items()}
         arrays |= {f"{key}/matrix": scaler.matrix_CC for key, scaler in scalers.items()}
         save_atomically(arrays, self.folder / "scaler.safetensors")
@@ -100,7 +107,9 @@ def open_run(folder: Path) -> Run:
     return run
 
 
-def prepare_run(recipe: Recipe, name: str, stores: Sequence[SignalStore], command: str, about: Mapping[str, Any]) -> Run:
+def prepare_run(
+    recipe: Recipe, name: str, stores: Sequence[SignalStore], command: str, about: Mapping[str, Any]
+) -> Run:
     """The folder of this recipe on these data: equal settings and data lead to the same one."""
     contents = {str(store.folder.relative_to(Path(recipe.paths.stores))): store.digest for store in stores}
     key = digest_of({"recipe": recipe.digest(), "stores": contents})
@@ -125,6 +134,27 @@ def prepare_run(recipe: Recipe, name: str, stores: Sequence[SignalStore], comman
     return run
 
 
+def prediction_table(
+    trials: pd.DataFrame,
+    log_p_NK: NDArray[np.float64],
+    truth_N: NDArray[np.int64],
+    classes: Sequence[str],
+    model: str,
+    fold: int,
+    k_repeats: int,
+) -> pd.DataFrame:
+    """Tidy predictions: one row a decision with its true and decoded class and a probability for each class.
+
+    `trials` are the decisions' (first) trials, `log_p_NK` log probabilities up to a constant a row.
+    """
+    table = trials[["trial_id", "person", "session", "run", "image_id", "concept"]].reset_index(drop=True)
+    table = table.assign(fold=fold, model=model, k_repeats=k_repeats)
+    table["label"] = [classes[k] for k in truth_N]
+    table["predicted"] = [classes[k] for k in log_p_NK.argmax(1)]
+    probability = np.exp(log_p_NK - np.logaddexp.reduce(log_p_NK, axis=1, keepdims=True)).round(6)
+    return pd.concat([table, pd.DataFrame(probability, columns=[f"p({name})" for name in classes])], axis=1)
+
+
 def save_atomically(arrays: Mapping[str, Any], path: Path, metadata: Mapping[str, str] | None = None) -> None:
     """Arrays or tensors as safetensors, complete or not there."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -142,7 +172,8 @@ def save_atomically(arrays: Mapping[str, Any], path: Path, metadata: Mapping[str
 def load_tensors(path: Path) -> dict[str, torch.Tensor]:
     """Tensors of a safetensors file. Raises `RunError` where it is missing or damaged."""
     try:
-        return load_torch_file(path)
+        tensors: dict[str, torch.Tensor] = load_torch_file(path)
+        return tensors
     except Exception as error:  # safetensors raises a class of its own for damaged files
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise RunError(f"{path}: cannot be read ({reason}); delete it and train again") from None

@@ -134,6 +134,20 @@ def split_blocks(trials: pd.DataFrame, label_N: NDArray[np.int64], *, unit: str,
     return splits
 
 
+def split_people(trials: pd.DataFrame, label_N: NDArray[np.int64], splits: list[Split]) -> list[Split]:
+    """Each split once for each person, without the others' trials."""
+    people = trials["person"].to_numpy(dtype=str)
+    apart = [
+        np.where(people == person, split, UNUSED)
+        for person in np.unique(people[label_N >= 0])
+        for split in splits
+        if np.any((people == person) & (split == TEST))
+    ]
+    for split in apart:
+        _require_all(split, label_N)
+    return apart
+
+
 def _require_all(split: Split, label_N: NDArray[np.int64]) -> None:
     classes = set(np.unique(label_N[label_N >= 0]))
     if not classes:
@@ -154,6 +168,31 @@ def drop_touching(split: Split, store: NDArray[np.int64], start: NDArray[np.int6
         held = np.isin(out, against)
         out[(out == part) & _touches(store, start, n_times, held)] = UNUSED
     return out
+
+
+def refit_rows(
+    trials: pd.DataFrame,
+    label_N: NDArray[np.int64],
+    split: Split,
+    store: NDArray[np.int64],
+    start: NDArray[np.int64],
+    n_times: int,
+    *,
+    zero_shot: bool,
+) -> NDArray[np.int64]:
+    """All trials that share nothing with the test part: what a final fit may use once choices are made.
+
+    That is training and validation, and the trials that only had to stay out of both (training concepts in
+    validation sequences, and so on).
+    """
+    test = split == TEST
+    people = trials["person"].to_numpy(dtype=str)
+    allowed = np.isin(people, np.unique(people[split != UNUSED]))
+    allowed &= (label_N >= 0) & ~test & (trials["is_catch"].to_numpy() == 0) & ~_touches(store, start, n_times, test)
+    for what in ("image_id", "concept") if zero_shot else ("image_id",):
+        key = trials[what].to_numpy(dtype=str)
+        allowed &= ~np.isin(key, sorted(set(key[test]) - {"n/a"}))
+    return np.flatnonzero(allowed)
 
 
 def _touches(
@@ -188,8 +227,12 @@ def check_split(
                 continue
             shared = (set(key[split == a]) & set(key[split == b])) - {"n/a"}
             if shared:
-                raise SplitError(f"leak: {what} {sorted(shared)[0]} is in the {a} and in the {b} part ({len(shared)} are)")
+                raise SplitError(
+                    f"leak: {what} {sorted(shared)[0]} is in the {a} and in the {b} part ({len(shared)} are)"
+                )
         touching = (split == a) & _touches(store, start, n_times, split == b)
         if touching.any():
             trial = trials["trial_id"].iloc[int(np.flatnonzero(touching)[0])]
-            raise SplitError(f"leak: the window of {a} trial {trial} overlaps one of the {b} part ({touching.sum()} do)")
+            raise SplitError(
+                f"leak: the window of {a} trial {trial} overlaps one of the {b} part ({touching.sum()} do)"
+            )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from synapse_diffusion.bids import read_concepts
 from synapse_diffusion.config import LabelSettings, Recipe
 from synapse_diffusion.errors import DataError
+from synapse_diffusion.models.compact import CompactDecoder
 from synapse_diffusion.models.linear import LinearDecoder, bin_widths, fit_linear
 from synapse_diffusion.parallel import choose_device
-from synapse_diffusion.runs import Run, Scalers, prepare_run
+from synapse_diffusion.runs import Run, prediction_table, prepare_run
 from synapse_diffusion.splits import (
     TEST,
     TRAIN,
@@ -25,8 +26,10 @@ from synapse_diffusion.splits import (
     Split,
     check_split,
     drop_touching,
+    refit_rows,
     split_blocks,
     split_concepts,
+    split_people,
 )
 from synapse_diffusion.store.epochs import Epochs
 from synapse_diffusion.store.files import write_table
@@ -71,27 +74,49 @@ def train(recipe: Recipe, name: str, command: str, say: Say, progress: Progress)
     epochs = open_epochs(stores, recipe, choose_device(recipe.execution.device))
     classes, label_N = label_trials(epochs.trials, recipe.labels, _concept_folder(recipe))
     splits = make_splits(epochs, label_N, recipe, say)
-    people = sorted(set(epochs.trials["person"]))
-    person_N = epochs.trials["person"].map({person: k for k, person in enumerate(people)}).to_numpy(dtype=np.int64)
-    shape = Shape(len(epochs.channels), epochs.n_times, len(classes), len(people), epochs.sfreq)
-    about = {"classes": classes, "people": people, "channels": epochs.channels, "shape": shape.__dict__}
+    person_of = number_people(epochs.trials, per_person=recipe.split.per_person)
+    person_N = epochs.trials["person"].map(person_of).to_numpy(dtype=np.int64)
+    n_people = max(person_of.values()) + 1
+    shape = Shape(len(epochs.channels), epochs.n_times, len(classes), n_people, epochs.sfreq)
+    about = {"classes": classes, "people": person_of, "channels": epochs.channels, "shape": shape.__dict__}
     run = prepare_run(recipe, name, stores, command, about)
     _write_splits(run, epochs.trials, label_N, splits)
-    task = _Task(recipe, run, epochs, classes, label_N, person_N, shape)
-    predictions, curves, scalers = [], [], {}
+    task = _Task(recipe, run, epochs, classes, label_N, np.asarray(person_N, dtype=np.int64), shape)
+    predictions, curves = [], []
     for fold, split in enumerate(splits):
-        rows = {part: np.flatnonzero(split == part) for part in (TRAIN, VALIDATION)}
-        rows = {part: r[below(epochs, r, recipe.view.reject_v)] for part, r in rows.items()}
-        fold_scalers = fit_scalers(epochs, rows[TRAIN], label_N, recipe.view.scaling, fold, recipe.train.seed)
-        scalers.update(fold_scalers)
-        run.write_scalers(scalers)
-        parts = {part: _labelled(task, r, fold, shuffled=recipe.labels.shuffled) for part, r in rows.items()}
-        table, curve = _train_fold(task, fold, fold_scalers, parts, len(splits), progress)
+        table, curve = _train_fold(task, fold, split, _Bar(progress, len(splits), recipe))
         predictions.append(table)
         curves.append(curve)
     run.write_predictions(VALIDATION, pd.concat(predictions, ignore_index=True))
     write_table(pd.concat(curves, ignore_index=True), run.folder / "curve.tsv")
     return run
+
+
+class _Bar:
+    """Progress over all folds, fits and checks."""
+
+    def __init__(self, progress: Progress, n_folds: int, recipe: Recipe) -> None:
+        self._progress, self._settings = progress, recipe.train
+        self._per_fit = recipe.train.checks
+        self._total = n_folds * recipe.train.members * (2 if recipe.train.refit else 1) * self._per_fit
+        self._fits_a_fold = self._total // n_folds // self._per_fit
+
+    def of(self, fold: int, fit: int) -> Callable[[int, dict[str, float]], None]:
+        """What the loop calls at each check of a fold's n-th fit."""
+        done = (fold * self._fits_a_fold + fit) * self._per_fit
+
+        def on_check(step: int, row: dict[str, float]) -> None:
+            accuracy = row["validation_balanced_accuracy"]
+            what = "final fit" if np.isnan(accuracy) else f"training, validation balanced accuracy {accuracy:.3f}"
+            self._progress(what, done + round(step / self._settings.steps * self._per_fit), self._total)
+
+        return on_check
+
+
+def number_people(trials: pd.DataFrame, *, per_person: bool) -> dict[str, int]:
+    """Index of each person's own weights; all 0 where every person has a decoder of their own."""
+    people = sorted(set(trials["person"]))
+    return {person: 0 if per_person else k for k, person in enumerate(people)}
 
 
 def label_trials(
@@ -108,13 +133,15 @@ def label_trials(
         member = np.stack([column == name for name in classes], axis=1)
     else:
         if not labels.classes:
-            raise DataError("labels.classes is empty; name two or more categories, e.g. [\"fruit\", \"furniture\"]")
+            raise DataError('labels.classes is empty; name two or more categories, e.g. ["fruit", "furniture"]')
         table = read_concepts(concept_folder)
         classes = labels.classes
         of_concept = dict(zip(table.concepts, table.columns(classes), strict=True))
         concept = trials["concept"].to_numpy(dtype=str)
         if unknown := sorted(set(concept) - set(of_concept) - {"n/a"}):
-            raise DataError(f"{concept_folder}: the concept table lacks {', '.join(unknown[:5])} ({len(unknown)} in all)")
+            raise DataError(
+                f"{concept_folder}: the concept table lacks {', '.join(unknown[:5])} ({len(unknown)} in all)"
+            )
         none = np.zeros(len(classes), bool)
         member = np.stack([of_concept.get(name, none) for name in concept])
     if len(classes) < 2:
@@ -144,12 +171,16 @@ def make_splits(epochs: Epochs, label_N: NDArray[np.int64], recipe: Recipe, say:
         ]
     else:
         splits = split_blocks(trials, label_N, unit=settings.unit, folds=settings.folds)
+    if settings.per_person:
+        splits = split_people(trials, label_N, splits)
     where = (trials["store"].to_numpy(), trials["start"].to_numpy(), epochs.n_times)
     cleaned = [drop_touching(split, *where) for split in splits]
     for split in cleaned:
         check_split(trials, split, *where, zero_shot=zero_shot)
-    say(f"{len(trials)} trials, {int((~usable).sum())} touch a bad stretch or the recording's ends, ", )
-    say(f"{int((label_N >= 0).sum())} belong to exactly one class")
+    say(
+        f"{len(trials)} trials: {int((~usable).sum())} touch a bad stretch or the recording's ends, "
+        f"{int((label_N >= 0).sum())} of the others have a class"
+    )
     for fold, (before, split) in enumerate(zip(splits, cleaned, strict=True)):
         counts = ", ".join(f"{part} {int((split == part).sum())}" for part in (TRAIN, VALIDATION, TEST))
         concepts = ", ".join(str(len(set(trials["concept"][split == part]))) for part in (TRAIN, VALIDATION, TEST))
@@ -183,110 +214,123 @@ def _labelled(task: _Task, rows: NDArray[np.int64], fold: int, *, shuffled: bool
     return Labelled(rows, label_N, task.person_N[rows])
 
 
-def _train_fold(
-    task: _Task,
-    fold: int,
-    scalers: Scalers,
-    parts: dict[str, Labelled],
-    n_folds: int,
-    progress: Progress,
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _train_fold(task: _Task, fold: int, split: Split, bar: _Bar) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Network members and linear baseline of one fold; their validation predictions and training curves."""
-    recipe, run = task.recipe, task.run
-    data = ScaledEpochs(task.epochs, scalers, fold, recipe.view.clamp)
+    recipe, epochs = task.recipe, task.epochs
+    rows = {part: np.flatnonzero(split == part) for part in (TRAIN, VALIDATION)}
+    rows = {part: r[below(epochs, r, recipe.view.reject_v)] for part, r in rows.items()}
+    stage = f"fold{fold}"
+    data = _scaled(task, rows[TRAIN], stage)
+    training = _labelled(task, rows[TRAIN], fold, shuffled=recipe.labels.shuffled)
+    validation = _labelled(task, rows[VALIDATION], fold, shuffled=recipe.labels.shuffled)
     members, curves = [], []
-    n_total = n_folds * recipe.train.members * recipe.train.checks
     for member in range(recipe.train.members):
-        path = run.checkpoint(f"fold{fold}_member{member}")
-        key = (recipe.train.seed, fold, member)
-        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
-        model = build(task.shape, recipe.model).to(task.epochs.device)
-        done = (fold * recipe.train.members + member) * recipe.train.checks
-
-        def on_check(step: int, row: dict[str, float], at: int = done) -> None:
-            what = f"training, validation balanced accuracy {row['validation_balanced_accuracy']:.3f}"
-            progress(what, at + round(step / recipe.train.steps * recipe.train.checks), n_total)
-
-        unfinished = run.checkpoint(f"fold{fold}_member{member}_unfinished")
-        curve = fit(
-            model, data, parts[TRAIN], parts[VALIDATION], recipe.train, len(task.classes), key, unfinished, on_check
-        ) if not path.exists() else _old_curve(run, fold, member)  # fmt: skip
-        if path.exists():
-            model = load_network(path, task.shape, recipe.model, task.epochs.device)
-        else:
-            save_network(model, path)
-            _write_curve(run, fold, member, curve)
-            unfinished.unlink(missing_ok=True)
+        model, curve = _member(task, data, training, validation, (fold, member, 0), stage, bar.of(fold, member))
         members.append(model)
-        curves.append(pd.DataFrame(curve).assign(fold=fold, member=member))
-    linear = _linear(task, fold, data, parts)
-    tables = []
-    validation = parts[VALIDATION]
-    x_NCT = data.read_all(validation.rows)
+        curves.append(curve.assign(fold=fold, member=member))
+    linear = _linear(task, data, training, validation, stage)
+    if recipe.train.refit:
+        _refit(task, fold, split, linear, [_best_step(curve) for curve in curves], bar)
+    x_NCT, who = data.read_all(validation.rows), validation.person_N
     log_p = {
-        recipe.model.name: network_log_probability(members, x_NCT, validation.person_N),
-        "linear": linear.log_probability(x_NCT.cpu().numpy(), validation.person_N),
+        recipe.model.name: network_log_probability(members, x_NCT, who),
+        "linear": linear.log_probability(x_NCT.cpu().numpy(), who),
     }
-    truth = task.label_N[validation.rows]
-    for model_name, values in log_p.items():
-        tables.append(prediction_table(task.epochs.trials.iloc[validation.rows], values, truth, task.classes, model_name, fold))
+    truth, trials = task.label_N[validation.rows], epochs.trials.iloc[validation.rows]
+    tables = [prediction_table(trials, values, truth, task.classes, name, fold, 1) for name, values in log_p.items()]
     return pd.concat(tables, ignore_index=True), pd.concat(curves, ignore_index=True)
 
 
-def _curve_path(run: Run, fold: int, member: int) -> Path:
-    return run.checkpoint(f"fold{fold}_member{member}").with_suffix(".tsv")
+def _scaled(task: _Task, rows: NDArray[np.int64], stage: str) -> ScaledEpochs:
+    """Epochs under scalers that are fitted on these rows and kept in the run."""
+    recipe = task.recipe
+    fitted = fit_scalers(task.epochs, rows, task.label_N, recipe.view.scaling, stage, recipe.train.seed)
+    task.run.add_scalers(fitted)
+    return ScaledEpochs(task.epochs, fitted, stage, recipe.view.clamp)
 
 
-def _write_curve(run: Run, fold: int, member: int, curve: list[dict[str, float]]) -> None:
-    write_table(pd.DataFrame(curve), _curve_path(run, fold, member))
+def _best_step(curve: pd.DataFrame) -> int:
+    return int(curve["step"].to_numpy()[curve["validation_loss"].to_numpy().argmin()])
 
 
-def _old_curve(run: Run, fold: int, member: int) -> list[dict[str, float]]:
-    path = _curve_path(run, fold, member)
-    return pd.read_csv(path, sep="\t").to_dict("records") if path.exists() else []  # type: ignore[return-value]
+def _refit(task: _Task, fold: int, split: Split, linear: LinearDecoder, steps: Sequence[int], bar: _Bar) -> None:
+    """Both decoders anew on everything that shares nothing with the test part, all choices kept."""
+    recipe, epochs, stage = task.recipe, task.epochs, f"fold{fold}_refit"
+    trials = epochs.trials
+    usable_label = np.where(trials["usable"].to_numpy(), task.label_N, -1)
+    where = (trials["store"].to_numpy(), trials["start"].to_numpy(), epochs.n_times)
+    rows = refit_rows(trials, usable_label, split, *where, zero_shot=recipe.split.method == "concepts")
+    rows = rows[below(epochs, rows, recipe.view.reject_v)]
+    data = _scaled(task, rows, stage)
+    everything = _labelled(task, rows, fold, shuffled=recipe.labels.shuffled)
+    for member, n_steps in enumerate(steps):
+        on_check = bar.of(fold, recipe.train.members + member)
+        _member(task, data, everything, None, (fold, member, 1), stage, on_check, n_steps)
+    path = task.run.checkpoint(f"{stage}_linear")
+    if not path.exists():
+        decoder = _fit_linear_on(task, data, everything, linear.width, pooled=linear.pooled)
+        save_linear(decoder or linear, path)
 
 
-def prediction_table(
-    trials: pd.DataFrame,
-    log_p_NK: NDArray[np.float64],
-    truth: NDArray[np.int64],
-    classes: Sequence[str],
-    model: str,
-    fold: int,
-    k_repeats: int = 1,
-) -> pd.DataFrame:
-    """Tidy predictions: one row a decision, a probability a class."""
-    columns = ["trial_id", "person", "session", "run", "image_id", "concept"]
-    table = trials[columns].reset_index(drop=True)
-    table = table.assign(fold=fold, model=model, k_repeats=k_repeats)
-    table["label"] = [classes[k] for k in truth]
-    table["predicted"] = [classes[k] for k in log_p_NK.argmax(1)]
-    for k, name in enumerate(classes):
-        table[f"p({name})"] = np.round(np.exp(log_p_NK[:, k]), 6)
-    return table
+def _member(
+    task: _Task,
+    data: ScaledEpochs,
+    training: Labelled,
+    validation: Labelled | None,
+    key: tuple[int, ...],
+    stage: str,
+    on_check: Callable[[int, dict[str, float]], None],
+    n_steps: int | None = None,
+) -> tuple[CompactDecoder, pd.DataFrame]:
+    """One trained network and its curve; read back if an earlier call finished it."""
+    recipe, device = task.recipe, task.epochs.device
+    path = task.run.checkpoint(f"{stage}_member{key[1]}")
+    curve_path = path.with_suffix(".tsv")
+    if path.exists() and curve_path.exists():
+        return load_network(path, task.shape, recipe.model, device), pd.read_csv(curve_path, sep="\t")
+    key = (recipe.train.seed, *key)
+    torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
+    model = build(task.shape, recipe.model)
+    unfinished = task.run.checkpoint(f"{stage}_member{key[2]}_unfinished")
+    n_classes = len(task.classes)
+    curve = pd.DataFrame(
+        fit(model, data, training, validation, recipe.train, n_classes, key, unfinished, on_check, n_steps)
+    )
+    write_table(curve, curve_path)
+    save_network(model, path)
+    unfinished.unlink(missing_ok=True)
+    return model, curve
 
 
-def _linear(task: _Task, fold: int, data: ScaledEpochs, parts: dict[str, Labelled]) -> LinearDecoder:
+def _linear(task: _Task, data: ScaledEpochs, training: Labelled, validation: Labelled, stage: str) -> LinearDecoder:
     """The best of the baseline's choices (bin width; one for all people or one each) by validation loss."""
-    path = task.run.checkpoint(f"fold{fold}_linear")
+    path = task.run.checkpoint(f"{stage}_linear")
     if path.exists():
         return load_linear(path)
-    rng = np.random.default_rng([task.recipe.train.seed, fold, 3])
-    some = np.sort(rng.permutation(len(parts[TRAIN].rows))[:LINEAR_TRIALS])
-    rows, label_N, person_N = (v[some] for v in (parts[TRAIN].rows, parts[TRAIN].label_N, parts[TRAIN].person_N))
-    x_NCT, validation_NCT = data.read_all(rows).cpu().numpy(), data.read_all(parts[VALIDATION].rows).cpu().numpy()
-    truth, shape = parts[VALIDATION].label_N, task.shape
+    validation_NCT = data.read_all(validation.rows).cpu().numpy()
+    truth, shape = validation.label_N, task.shape
+    weight = 1.0 / np.bincount(truth, minlength=shape.n_outputs).clip(1)[truth]
     best: tuple[float, LinearDecoder] | None = None
     for width in bin_widths(shape.n_sensors, shape.n_times, shape.sfreq):
         for pooled in (True, False) if shape.n_people > 1 else (True,):
-            decoder = fit_linear(x_NCT, label_N, person_N, shape.n_outputs, shape.n_people, width, pooled=pooled)
+            decoder = _fit_linear_on(task, data, training, width, pooled=pooled)
             if decoder is None:
                 continue
-            log_p = decoder.log_probability(validation_NCT, parts[VALIDATION].person_N)
-            weight = 1.0 / np.bincount(truth, minlength=shape.n_outputs).clip(1)[truth]
+            log_p = decoder.log_probability(validation_NCT, validation.person_N)
             loss = float(-(weight * log_p[np.arange(len(truth)), truth]).sum() / weight.sum())
             if best is None or loss < best[0]:
                 best = (loss, decoder)
     assert best is not None  # the pooled one always fits: every class has training trials
     save_linear(best[1], path)
     return best[1]
+
+
+def _fit_linear_on(
+    task: _Task, data: ScaledEpochs, training: Labelled, width: int, *, pooled: bool
+) -> LinearDecoder | None:
+    rng = np.random.default_rng([task.recipe.train.seed, len(training.rows)])
+    some = np.sort(rng.permutation(len(training.rows))[:LINEAR_TRIALS])
+    x_NCT = data.read_all(training.rows[some]).cpu().numpy()
+    people = training.person_N[some]
+    shape = task.shape
+    return fit_linear(x_NCT, training.label_N[some], people, shape.n_outputs, shape.n_people, width, pooled=pooled)

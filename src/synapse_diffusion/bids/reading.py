@@ -162,7 +162,15 @@ def _apply_channels_tsv(recording: Recording, raw: Any) -> tuple[str, ...]:
         table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False, encoding="utf-8-sig")
         if "name" not in table or "type" not in table:
             raise DataError(f"{path}: needs the columns name and type; it has {', '.join(table.columns)}")
-        kinds = {"EEG": "eeg", "EOG": "eog", "VEOG": "eog", "HEOG": "eog", "ECG": "ecg", "EMG": "emg", "TRIG": "stim"}
+        kinds = {
+            "EEG": "eeg",
+            "EOG": "eog",
+            "VEOG": "eog",
+            "HEOG": "eog",
+            "ECG": "ecg",
+            "EMG": "emg",
+            "TRIG": "stim",
+        }
         types = {
             name: kinds.get(kind.upper(), "misc")
             for name, kind in zip(table["name"], table["type"], strict=True)

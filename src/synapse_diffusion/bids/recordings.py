@@ -63,7 +63,12 @@ def find_recordings(root: Path, settings: DataSettings, say: Say) -> list[Record
     if not files:
         raise DataError(f"{base}: no EEG recording (sub-*/eeg/*_eeg{{{','.join(EXTENSIONS)}}}) in it")
     recordings = [_recording(path, root) for path in files]
-    wanted = {"people": settings.people, "sessions": settings.sessions, "tasks": settings.tasks, "runs": settings.runs}
+    wanted = {
+        "people": settings.people,
+        "sessions": settings.sessions,
+        "tasks": settings.tasks,
+        "runs": settings.runs,
+    }
     for key, names in wanted.items():
         there = {_entity(recording, key) for recording in recordings}
         if missing := [name for name in names if name not in there]:
@@ -121,9 +126,7 @@ def _events_path(path: Path, root: Path, entities: Mapping[str, str]) -> Path:
     return raw if raw.exists() else beside
 
 
-def _without_excluded(
-    recordings: list[Recording], root: Path, settings: DataSettings, say: Say
-) -> list[Recording]:
+def _without_excluded(recordings: list[Recording], root: Path, settings: DataSettings, say: Say) -> list[Recording]:
     table = root / "participants.tsv"
     if settings.include_excluded or not table.exists():
         return recordings

@@ -204,6 +204,8 @@ class SplitSettings(Settings):
     """`blocks`: what a fold consists of."""
     folds: Annotated[int, Field(ge=3)] = 6
     """`blocks`: contiguous folds a person; each is tested once, the next one validates."""
+    per_person: bool = False
+    """One decoder a person, from that person's trials alone, instead of one for all with weights of each."""
     seed: int = 0
 
 
@@ -243,6 +245,9 @@ class TrainSettings(Settings):
     """Decay a step of the averaged weights that are validated and kept; 0: none."""
     members: Count = 1
     """Networks of different seeds whose log probabilities are averaged."""
+    refit: bool = True
+    """After all choices are made on validation, train anew on everything that shares nothing with the test part,
+    for as many steps as were best; test is scored with that. Twice the time, a quarter more data."""
     precision: Literal["float32", "bfloat16"] = "float32"
     seed: int = 0
 

@@ -93,7 +93,8 @@ def classification_scores(
     drawn = _bootstrap(probability_NK, label_N, unit_N, bootstrap, rng)
     low, high = np.percentile(drawn, [2.5, 97.5], axis=0) if bootstrap else np.full((2, len(METRICS)), np.nan)
     return [
-        Score(m, *(float(v[k]) for v in (observed, chance, low, high, p)), n) for k, m in enumerate(METRICS)
+        Score(name, float(observed[k]), float(chance[k]), float(low[k]), float(high[k]), float(p[k]), n)
+        for k, name in enumerate(METRICS)
     ]
 
 
@@ -118,8 +119,8 @@ def _bootstrap(
     for draw in range(n_draws):
         weight_U = np.bincount(rng.integers(0, len(units), len(units)), minlength=len(units)).astype(float)
         weight_N = weight_U[unit_index]
-        counts = np.bincount(cell_N, weights=weight_N, minlength=n_classes**2).reshape(n_classes, n_classes)
-        scores = from_confusion(counts)
+        counts = np.bincount(cell_N, weights=weight_N, minlength=n_classes**2).astype(float)
+        scores = from_confusion(counts.reshape(n_classes, n_classes))
         out[draw] = [*(float(scores[m]) for m in METRICS[:3]), _weighted_auc(order_NK, label_N, weight_N)]
     return out
 

@@ -120,7 +120,7 @@ class Observer:
         Repeats of one image are independent given the image: add their rows.
         """
         u, precision = self._project(x_NCT)
-        n_stages, _, n_ranks = self.pattern_SNR.shape
+        n_stages = len(self.pattern_SNR)
         gain_precision = np.diag(1.0 / self._gain_sd**2)
         log_gain = 2 * np.log(self._gain_sd).sum()
         out = np.empty((len(x_NCT), len(candidates)))

@@ -74,7 +74,7 @@ class CompactDecoder(nn.Module):
 
     def _linear_path(self, x_BCT: Tensor, person_B: Tensor) -> Tensor:
         features = self._binned(x_BCT) @ self.whiten_FF
-        every = (features @ self.linear.flatten(0, 1).T).unflatten(1, (-1, self.n_outputs))
+        every: Tensor = (features @ self.linear.flatten(0, 1).T).reshape(len(features), -1, self.n_outputs)
         if self.linear.shape[0] == 1:
             return every[:, 0]
         rows = torch.arange(len(person_B), device=person_B.device)
@@ -82,7 +82,8 @@ class CompactDecoder(nn.Module):
 
     def whiten(self, x_BCT: Tensor, person_B: Tensor) -> Tensor:
         """Less the person's mean course, whitened in time, clipped."""
-        return ((x_BCT - self.mean_PCT[person_B]) @ self.whiten_TT).clamp(-CLIP, CLIP)
+        whitened: Tensor = ((x_BCT - self.mean_PCT[person_B]) @ self.whiten_TT).clamp(-CLIP, CLIP)
+        return whitened
 
     def _binned(self, x_BCT: Tensor) -> Tensor:
         return functional.avg_pool1d(x_BCT, self.bin).flatten(1)
@@ -98,7 +99,7 @@ class CompactDecoder(nn.Module):
     @torch.no_grad()
     def fit_whitening(self, x_NCT: Tensor, label_N: Tensor, person_N: Tensor) -> None:
         """Set means and whitening from scaled training trials (N, C, T) of known class and person."""
-        for p in person_N.unique().tolist():
+        for p in sorted(set(person_N.tolist())):
             self.mean_PCT[p] = x_NCT[person_N == p].mean(0)
         residual = _within_cells(x_NCT, label_N, person_N)
         covariance = torch.einsum("nct,ncs->ts", residual, residual).double() / (residual.shape[0] * residual.shape[1])
@@ -119,7 +120,7 @@ def _within_cells(values: Tensor, label_N: Tensor, person_N: Tensor) -> Tensor:
     """Values less the mean of their (person, class) cell."""
     residual = torch.empty_like(values)
     cell_N = person_N * (label_N.max() + 1) + label_N
-    for cell in cell_N.unique().tolist():
+    for cell in sorted(set(cell_N.tolist())):
         members = cell_N == cell
         residual[members] = values[members] - values[members].mean(0)
     return residual

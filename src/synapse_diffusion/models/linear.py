@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-BIN_RATES_HZ: Final = (16.0, 32.0)
+BIN_RATES_HZ: Final = (16.0, 32.0, 64.0)
 MAX_FEATURES: Final = 2048
 MAX_TRIALS: Final = 20_000  # a covariance of 2,048 features is known well enough from these
 

@@ -56,7 +56,7 @@ def _still(x_TC: NDArray[np.float32], *, finite: bool) -> NDArray[np.bool_]:
         now, before = x_TC[at + 1], x_TC[at]
         moved = (now != before) & ~np.isnan(now)
         still[at] = ~moved.any(1)
-    return still
+    return np.asarray(still)
 
 
 def bridged(read: ReadBlock, n_samples: int, scan_result: Scan) -> ReadBlock:

@@ -137,12 +137,12 @@ def _long_stage(padded: _Padded, plan: FirPlan, n_out: int) -> Iterator[NDArray[
     half = len(slow) // 2
     block = max(BLOCK, 2 * half)
     n_fft = fft.next_fast_len(block + 2 * half, real=True)
-    spectrum = fft.rfft(slow.astype(np.float32), n_fft)[:, None]
+    spectrum = fft.rfft(slow.astype(np.float32), n_fft).astype(np.complex64)
     history_TC = _short_stage(padded, plan, -half, half)
     for start in range(0, n_out, block):
         stop = min(start + block, n_out)
         x_TC = np.concatenate([history_TC, _short_stage(padded, plan, start + half, stop + half)])
-        removed = _convolve_columns(x_TC, spectrum[:, 0], n_fft)[2 * half : 2 * half + stop - start]
+        removed = _convolve_columns(x_TC, spectrum, n_fft)[2 * half : 2 * half + stop - start]
         yield x_TC[half : half + stop - start] - removed
         history_TC = x_TC[stop - start :]
 
@@ -179,9 +179,7 @@ def _edge(padded: _Padded, plan: FirPlan, *, at_end: bool) -> NDArray[np.float32
     half = len(plan.full) // 2
     x_TC = padded.read(start - half, stop + half).astype(np.float64)
     y_TC = scipy_signal.oaconvolve(x_TC, plan.full[:, None], mode="valid", axes=0)
-    y_TC = scipy_signal.resample_poly(
-        y_TC, plan.up, plan.down, axis=0, window=RESAMPLER_WINDOW, padtype="reflect"
-    )
+    y_TC = scipy_signal.resample_poly(y_TC, plan.up, plan.down, axis=0, window=RESAMPLER_WINDOW, padtype="reflect")
     if plan.notch is not None:  # the notch of the ends, by the same odd reflection
         y_TC = _convolve_same(y_TC, plan.notch)
     n = min(plan.n_edge, n_out)
@@ -190,9 +188,7 @@ def _edge(padded: _Padded, plan: FirPlan, *, at_end: bool) -> NDArray[np.float32
 
 def _convolve_same(y_TC: NDArray[np.float64], taps: NDArray[np.float64]) -> NDArray[np.float64]:
     half = len(taps) // 2
-    return np.asarray(
-        scipy_signal.oaconvolve(odd_reflect(y_TC, half, half), taps[:, None], mode="valid", axes=0)
-    )
+    return np.asarray(scipy_signal.oaconvolve(odd_reflect(y_TC, half, half), taps[:, None], mode="valid", axes=0))
 
 
 def odd_reflect(x_TC: NDArray[np.float64], before: int, after: int) -> NDArray[np.float64]:
@@ -244,4 +240,4 @@ class _Padded:
         return out
 
     def _inside(self, start: int, stop: int) -> NDArray[np.float32]:
-        return np.subtract(self._read(start, stop), self._offset, dtype=np.float32)
+        return np.asarray(np.subtract(self._read(start, stop), self._offset, dtype=np.float32))

@@ -21,9 +21,7 @@ class Scaler:
     matrix_CC: NDArray[np.float32]
 
 
-def fit_scaler(
-    x_NCT: NDArray[np.float32], groups: NDArray[np.int64], method: str, rng: np.random.Generator
-) -> Scaler:
+def fit_scaler(x_NCT: NDArray[np.float32], groups: NDArray[np.int64], method: str, rng: np.random.Generator) -> Scaler:
     """Fit on training epochs (N, C, T) of one person and session.
 
     `robust`: median and interquartile range (as a standard deviation) a sensor. `mvnn`: whitening by the

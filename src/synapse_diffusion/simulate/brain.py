@@ -20,11 +20,71 @@ from scipy import ndimage
 from synapse_diffusion.bids import standard_positions
 
 REFERENCE: Final = "Cz"
-ELECTRODES: Final = (
-    "Oz O1 O2 Pz P3 P4 P7 P8 PO7 PO8 POz CPz C3 C4 Fz F3 F4 T7 T8 Fp1 Fp2 F7 F8 CP5 CP6 PO3 PO4 FC5 FC6 P1 P2 TP9 "
-    "TP10 P5 P6 CP1 CP2 FC1 FC2 TP7 TP8 FT9 FT10 AF3 AF4 CP3 CP4 C1 C2 C5 C6 F1 F2 F5 F6 FC3 FC4 FT7 FT8 AF7 AF8 "
-    "AFz FCz"
-).split()  # any number of them from the left covers the head, the back of it more densely
+ELECTRODES: Final = [
+    "Oz",
+    "O1",
+    "O2",
+    "Pz",
+    "P3",
+    "P4",
+    "P7",
+    "P8",
+    "PO7",
+    "PO8",
+    "POz",
+    "CPz",
+    "C3",
+    "C4",
+    "Fz",
+    "F3",
+    "F4",
+    "T7",
+    "T8",
+    "Fp1",
+    "Fp2",
+    "F7",
+    "F8",
+    "CP5",
+    "CP6",
+    "PO3",
+    "PO4",
+    "FC5",
+    "FC6",
+    "P1",
+    "P2",
+    "TP9",
+    "TP10",
+    "P5",
+    "P6",
+    "CP1",
+    "CP2",
+    "FC1",
+    "FC2",
+    "TP7",
+    "TP8",
+    "FT9",
+    "FT10",
+    "AF3",
+    "AF4",
+    "CP3",
+    "CP4",
+    "C1",
+    "C2",
+    "C5",
+    "C6",
+    "F1",
+    "F2",
+    "F5",
+    "F6",
+    "FC3",
+    "FC4",
+    "FT7",
+    "FT8",
+    "AF7",
+    "AF8",
+    "AFz",
+    "FCz",
+]  # any number of them from the left covers the head, the back of it more densely
 LATENCY_S: Final = np.array([0.100, 0.170, 0.320])
 WIDTH_S: Final = np.array([0.014, 0.020, 0.050])
 LATENCY_SD_S: Final = np.array([0.004, 0.008, 0.025])
@@ -108,9 +168,7 @@ def grow_anatomy(names: list[str], rng: np.random.Generator) -> Anatomy:
     )
 
 
-def _lead_field(
-    names: list[str], position: NDArray[np.float64], direction: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def _lead_field(names: list[str], position: NDArray[np.float64], direction: NDArray[np.float64]) -> NDArray[np.float64]:
     """Potentials (C, sources) of unit dipoles at `position` (m, head frame), referenced to `REFERENCE`."""
     with_reference = [*names, REFERENCE]
     info = mne.create_info(with_reference, 1000.0, "eeg", verbose="error")
@@ -148,7 +206,8 @@ def _on_cortex(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Points on a sphere `depth` x cortex; azimuth 0 is straight back, positive to the right; radians."""
     outward = np.stack(
-        [np.cos(elevation) * np.sin(azimuth), -np.cos(elevation) * np.cos(azimuth), np.sin(elevation)], axis=-1
+        [np.cos(elevation) * np.sin(azimuth), -np.cos(elevation) * np.cos(azimuth), np.sin(elevation)],
+        axis=-1,
     )
     return np.asarray(CENTRE) + outward * (RADIUS * CORTEX * depth)[:, None], outward
 

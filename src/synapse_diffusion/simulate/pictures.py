@@ -218,9 +218,7 @@ def _moved(image: Image.Image, by: Floats) -> Image.Image:
     return moved
 
 
-def _put(
-    rng: np.random.Generator, scene: Floats, parts: Image.Image, drawing: Drawing, palette: Floats
-) -> Floats:
+def _put(rng: np.random.Generator, scene: Floats, parts: Image.Image, drawing: Drawing, palette: Floats) -> Floats:
     """Lay the object, textured, lit from one side and with its shadow, on the background (H, W, 3)."""
     size = len(scene)
     woven = [0, *(TEXTURED.get(role, 0) for role in drawing.roles)]

@@ -73,9 +73,7 @@ def simulate(recipe: Recipe, say: Say, progress: Progress) -> Path:
         stimuli = _stimuli(draft, settings, recipe.paths.stimuli, progress)
         rng = np.random.default_rng([settings.seed, 1])
         table = stimuli.table
-        late = brain.late_features(
-            list(table["category"]), list(table["concept"]), list(table["image_id"]), rng
-        )
+        late = brain.late_features(list(table["category"]), list(table["concept"]), list(table["image_id"]), rng)
         mixing = rng.standard_normal((stimuli.middle_NF.shape[1], brain.N_SOURCES["middle"]))
         for k in range(settings.people):
             progress("recording", k, settings.people)
@@ -126,7 +124,9 @@ def _pictures(
     if not folder:
         unknown = [name for name in settings.categories if name not in CATEGORIES]
         if unknown:
-            raise DataError(f"simulate.categories: no drawings of {', '.join(unknown)}; there are {', '.join(CATEGORIES)}")
+            raise DataError(
+                f"simulate.categories: no drawings of {', '.join(unknown)}; there are {', '.join(CATEGORIES)}"
+            )
         chosen = settings.categories or tuple(CATEGORIES)
         return [
             (
@@ -138,7 +138,9 @@ def _pictures(
             )
             for category in chosen
             for at, concept in enumerate(CATEGORIES[category])
-            for k in range(settings.exemplars + settings.test_images * (at >= len(CATEGORIES[category]) - settings.test_concepts))
+            for k in range(
+                settings.exemplars + settings.test_images * (at >= len(CATEGORIES[category]) - settings.test_concepts)
+            )
         ]
     path = Path(folder) / "concepts.tsv"
     if not path.exists():
@@ -146,7 +148,7 @@ def _pictures(
     table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
     if missing := [name for name in ("file", "concept", "category") if name not in table]:
         raise DataError(f"{path}: no column {', '.join(missing)}; it has {', '.join(table.columns)}")
-    found = []
+    found: list[tuple[str, str, str, int, Callable[[], NDArray[np.uint8]]]] = []
     for concept, group in table.groupby("concept", sort=True):
         files = list(group["file"])
         n_test = min(settings.test_images, len(files) - 1)
@@ -184,7 +186,11 @@ def _record(
     anatomy = brain.grow_anatomy(names, rng)
     middle_NS = _standard(stimuli.middle_NF @ mixing)
     patterns = np.stack(
-        [stimuli.early_NF @ anatomy.gain_early.T, middle_NS @ anatomy.gain_middle.T, late_NS @ anatomy.gain_late.T]
+        [
+            stimuli.early_NF @ anatomy.gain_early.T,
+            middle_NS @ anatomy.gain_middle.T,
+            late_NS @ anatomy.gain_late.T,
+        ]
     )
     # a response shared by all pictures: the evoked potential that a reader of EEG expects to see
     patterns += 1.0 * patterns.std(axis=1, keepdims=True) * np.sign(rng.standard_normal((3, 1, len(names))))
@@ -206,7 +212,9 @@ def _record(
         width_S=brain.WIDTH_S,
         latency_sd_S=brain.LATENCY_SD_S,
         gain_sd_S=brain.GAIN_SD,
-        noise_MCC=np.stack([anatomy.noise_covariance_CC, np.eye(len(names)), np.outer(anatomy.blink_C, anatomy.blink_C)]),
+        noise_MCC=np.stack(
+            [anatomy.noise_covariance_CC, np.eye(len(names)), np.outer(anatomy.blink_C, anatomy.blink_C)]
+        ),
         noise_power_MF=_noise_powers(settings.sfreq),
         frequency_F=_frequencies(settings.sfreq),
         onset_distance_s=settings.onset_distance_s,
@@ -218,9 +226,7 @@ def _record(
     _write_recording(root, person, signal_CT, names, trials, stimuli, settings)
 
 
-def _schedule(
-    stimuli: Stimuli, settings: SimulateSettings, rng: np.random.Generator
-) -> tuple[pd.DataFrame, int]:
+def _schedule(stimuli: Stimuli, settings: SimulateSettings, rng: np.random.Generator) -> tuple[pd.DataFrame, int]:
     """RSVP sequences in random order, the test images last, as in the real study; and the recording's length."""
     is_test = stimuli.table["is_test"].to_numpy() == 1
     distance = round(settings.onset_distance_s * settings.sfreq)

@@ -1,8 +1,8 @@
 """One recording's signal store: a folder that is whole or not there.
 
-    signal.npy     (T, C) float32, continuous, V      trials.tsv     one row a trial
-    sensors.tsv    name, type, unit, x, y, z, status   segments.tsv   start, stop (samples), kind
-    manifest.json  format version, rate, settings, sources, checksums; no times, no absolute paths
+signal.npy     (T, C) float32, continuous, V      trials.tsv     one row a trial
+sensors.tsv    name, type, unit, x, y, z, status   segments.tsv   start, stop (samples), kind
+manifest.json  format version, rate, settings, sources, checksums; no times, no absolute paths
 """
 
 from __future__ import annotations
@@ -102,7 +102,9 @@ def draft_store(folder: Path) -> Iterator[StoreDraft]:
             shutil.rmtree(folder)
         draft.rename(folder)
     except OSError as error:
-        raise MissingError(f"{folder}: cannot be written: {error.strerror}; free some space or set paths.stores") from None
+        raise MissingError(
+            f"{folder}: cannot be written: {error.strerror}; free some space or set paths.stores"
+        ) from None
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
@@ -147,9 +149,11 @@ def open_store(folder: Path, *, verify_signal: bool = True) -> SignalStore:
     signal_TC = np.load(folder / "signal.npy", mmap_mode="r", allow_pickle=False)
     sensors = read_table(folder / "sensors.tsv")
     if signal_TC.ndim != 2 or signal_TC.dtype != np.float32 or signal_TC.shape[1] != len(sensors):
-        raise StoreError(f"{folder / 'signal.npy'}: {signal_TC.dtype} {signal_TC.shape} for {len(sensors)} sensors{again}")
+        raise StoreError(
+            f"{folder / 'signal.npy'}: {signal_TC.dtype} {signal_TC.shape} for {len(sensors)} sensors{again}"
+        )
     trials = read_table(folder / "trials.tsv")
-    trials = trials.astype({name: np.int64 for name in INTEGER_COLUMNS} | {"duration_s": float})
+    trials = trials.astype(dict.fromkeys(INTEGER_COLUMNS, np.int64) | {"duration_s": float})
     segments = read_table(folder / "segments.tsv")
     return SignalStore(
         folder=folder,

@@ -23,11 +23,11 @@ SCALER_TRIALS = 3000  # a person and session; more change no scale by 1 %
 class ScaledEpochs:
     """Epochs with the scaler of their person and session applied, clamped."""
 
-    def __init__(self, epochs: Epochs, scalers: Scalers, fold: int, clamp: float) -> None:
+    def __init__(self, epochs: Epochs, scalers: Scalers, stage: str, clamp: float) -> None:
         self.epochs, self._clamp = epochs, clamp
         keys = group_keys(epochs)
         names, self._group_N = np.unique(keys, return_inverse=True)
-        chosen = [_scaler_for(scalers, fold, name) for name in names]
+        chosen = [_scaler_for(scalers, stage, name) for name in names]
         self._offset_GC = torch.from_numpy(np.stack([s.offset_C for s in chosen])).to(epochs.device)
         self._matrix_GCC = torch.from_numpy(np.stack([s.matrix_CC for s in chosen])).to(epochs.device)
 
@@ -58,9 +58,8 @@ def open_stores(recipe: Recipe, progress: Progress) -> list[SignalStore]:
 def _wanted(folder: Path, recipe: Recipe) -> bool:
     person, session, run = (part.split("-", 1)[1] for part in folder.parts[-3:])
     task, _, number = run.rpartition("-")
-    wanted = (
-        (person, recipe.data.people), (session, recipe.data.sessions), (task, recipe.data.tasks), (number, recipe.data.runs)
-    )  # fmt: skip
+    data = recipe.data
+    wanted = ((person, data.people), (session, data.sessions), (task, data.tasks), (number, data.runs))
     return all(not names or value in names for value, names in wanted)
 
 
@@ -81,14 +80,14 @@ def fit_scalers(
     rows: NDArray[np.int64],
     label_N: NDArray[np.int64],
     method: str,
-    fold: int,
+    stage: str,
     seed: int,
 ) -> Scalers:
-    """A scaler for each person and session, from these (training) rows only, and `fold/*` from all of them.
+    """A scaler for each person and session, from these (training) rows only, and `stage/*` from all of them.
 
     Residuals for whitening are taken from concept means where the data set names concepts, else class means.
     """
-    rng = np.random.default_rng([seed, fold])
+    rng = np.random.default_rng([seed, len(rows)])
     concept = epochs.trials["concept"].to_numpy(dtype=str)
     by_concept = np.any(concept[rows] != "n/a")
     groups = np.unique(concept, return_inverse=True)[1] if by_concept else label_N
@@ -97,17 +96,17 @@ def fit_scalers(
     for key in [*np.unique(keys[rows]), "*"]:
         mine = rows if key == "*" else rows[keys[rows] == key]
         mine = np.sort(rng.permutation(mine)[:SCALER_TRIALS])
-        scalers[f"{fold}/{key}"] = fit_scaler(epochs.read(mine).cpu().numpy(), groups[mine], method, rng)
+        scalers[f"{stage}/{key}"] = fit_scaler(epochs.read(mine).cpu().numpy(), groups[mine], method, rng)
     return scalers
 
 
-def _scaler_for(scalers: Scalers, fold: int, key: str) -> Scaler:
+def _scaler_for(scalers: Scalers, stage: str, key: str) -> Scaler:
     """A session that no training trial came from takes its person's other sessions, else everyone's."""
-    if f"{fold}/{key}" in scalers:
-        return scalers[f"{fold}/{key}"]
+    if f"{stage}/{key}" in scalers:
+        return scalers[f"{stage}/{key}"]
     person = key.split("/")[0]
-    same = [name for name in sorted(scalers) if name.startswith(f"{fold}/{person}/")]
-    return scalers[same[0] if same else f"{fold}/*"]
+    same = [name for name in sorted(scalers) if name.startswith(f"{stage}/{person}/")]
+    return scalers[same[0] if same else f"{stage}/*"]
 
 
 def below(epochs: Epochs, rows: NDArray[np.int64], limit_v: float) -> NDArray[np.bool_]:

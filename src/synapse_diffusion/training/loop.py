@@ -45,14 +45,17 @@ def fit(
     model: CompactDecoder,
     data: ScaledEpochs,
     train: Labelled,
-    validation: Labelled,
+    validation: Labelled | None,
     settings: TrainSettings,
     n_classes: int,
     key: tuple[int, ...],
     checkpoint: Path,
     on_check: Callable[[int, dict[str, float]], None],
+    n_steps: int | None = None,
 ) -> list[dict[str, float]]:
     """Train in place and keep the averaged weights of the best validation loss; returns the curve.
+
+    Without `validation` the averaged weights after the last step are kept; `n_steps` ends the schedule early.
 
     Everything random in a stretch between two checks comes from `key` and the stretch's number, and
     `checkpoint` is written at each check: a run that is killed and started again goes on from the last check
@@ -78,12 +81,13 @@ def fit(
         x_NCT = data.read_all(train.rows[some])
         model.fit_whitening(x_NCT, *(torch.from_numpy(v[some]).to(device) for v in (train.label_N, train.person_N)))
     order = _Order(n_train, batch, key)
-    while state.step < settings.steps and state.since_best < settings.patience:
+    last = n_steps or settings.steps
+    while state.step < last and state.since_best < settings.patience:
         stretch = state.step // every
         torch.manual_seed(_seed(*key, 1 + stretch))
         rng = np.random.default_rng([*key, 1 + stretch])
         total = torch.zeros((), device=device)
-        stop = min(state.step + every, settings.steps)
+        stop = min(state.step + every, last)
         model.train()
         for step in range(state.step, stop):
             for group in optimizer.param_groups:
@@ -98,8 +102,10 @@ def fit(
                 for name, parameter in parameters.items():
                     ema[name].lerp_(parameter, 1 - decay)
             total += loss.detach()
-        loss_value, accuracy = _validate(model, parameters, ema, data, validation, weight_K, n_classes)
-        better = loss_value < state.best_loss
+        loss_value, accuracy = math.nan, math.nan
+        if validation is not None:
+            loss_value, accuracy = _validate(model, parameters, ema, data, validation, weight_K, n_classes)
+        better = validation is None or loss_value < state.best_loss
         if better:
             best = {name: value.clone() for name, value in ema.items()}
         row = {
@@ -109,7 +115,10 @@ def fit(
             "validation_balanced_accuracy": accuracy,
         }
         state = _State(
-            stop, min(loss_value, state.best_loss), 0 if better else state.since_best + 1, [*state.curve, row]
+            stop,
+            loss_value if better else state.best_loss,
+            0 if better else state.since_best + 1,
+            [*state.curve, row],
         )
         on_check(stop, row)
         _save(checkpoint, model, optimizer, ema, best, state)
