@@ -125,13 +125,17 @@ def fir_plan(settings: ConvertSettings, sfreq: float, path: Path) -> FirPlan:
     short = _design(sfreq, None, high) if high else np.ones(1)
     notch = np.ones(1)
     for hz in settings.notch_hz:
-        taps = _design(settings.sfreq, hz + hz / 100, hz - hz / 100)
-        notch = np.convolve(notch, taps)
+        half = hz / 400 + 0.5  # MNE's notch_filter: width hz / 200, transitions of 0.5 Hz on both sides
+        notch = np.convolve(notch, _design(settings.sfreq, hz + half, hz - half, transition=0.5))
     return FirPlan(full, short, ratio.numerator, ratio.denominator, notch if settings.notch_hz else None)
 
 
-def _design(sfreq: float, low: float | None, high: float | None) -> NDArray[np.float64]:
-    taps = mne.filter.create_filter(None, sfreq, low, high, verbose="error")
+def _design(
+    sfreq: float, low: float | None, high: float | None, transition: float | str = "auto"
+) -> NDArray[np.float64]:
+    taps = mne.filter.create_filter(
+        None, sfreq, low, high, l_trans_bandwidth=transition, h_trans_bandwidth=transition, verbose="error"
+    )
     return np.asarray(taps, dtype=np.float64)
 
 

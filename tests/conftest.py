@@ -1,0 +1,126 @@
+"""Small studies in the real format, made once a session; the real data where they are there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import mne
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from synapse_diffusion.config import Recipe, parse_recipe
+from synapse_diffusion.convert import convert_eeg
+from synapse_diffusion.runs import Run
+from synapse_diffusion.simulate import simulate
+from synapse_diffusion.train import train
+
+REAL = Path(__file__).parents[2] / "shared/data"
+
+SMALL = {
+    "data": {
+        "name": "small",
+        "events": {
+            "image": "stim", "is_test": "isteststim", "is_target": "istarget", "sequence": "sequencenumber",
+            "duration_unit": "milliseconds",
+        },
+    },
+    "simulate": {
+        "preset": "demo", "people": 2, "categories": ["animal", "fruit", "vehicle"], "exemplars": 12, "main_repeats": 2,
+        "test_repeats": 4, "sequence_length": 40, "channels": 16, "sfreq": 200.0, "picture_size": 32,
+    },
+    "convert": {"lowpass_hz": 30.0, "sfreq": 100.0},
+    "view": {"stop_s": 0.5},
+    "labels": {"classes": ["animal", "fruit", "vehicle"]},
+    "split": {"test": "dataset", "validation_concepts": 0.25},
+    "train": {"steps": 60, "checks": 6},
+    "evaluate": {"permutations": 50, "bootstrap": 50},
+}  # fmt: skip
+
+
+def quiet(*_: object) -> None:
+    """For `say` and `progress`."""
+
+
+@pytest.fixture(scope="session")
+def real() -> Path:
+    if not REAL.is_dir():
+        pytest.skip(f"the real recordings and tables are not at {REAL}")
+    return REAL
+
+
+@pytest.fixture(scope="session")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with bids/, stores/ and runs/ of a small simulated study, converted."""
+    folder = tmp_path_factory.mktemp("study")
+    recipe = small(folder)
+    simulate(recipe, quiet, quiet)
+    convert_eeg(recipe, quiet, quiet)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained(study: Path) -> Run:
+    """A small run on that study."""
+    return train(small(study), "small", "test", quiet, quiet)
+
+
+def small(folder: Path, *overrides: str) -> Recipe:
+    """The small study's recipe."""
+    paths = {"bids": str(folder / "bids"), "stores": str(folder / "stores"), "runs": str(folder / "runs")}
+    return parse_recipe({**SMALL, "paths": paths}, overrides)
+
+
+def write_recording(
+    folder: Path,
+    stem: str,
+    names: list[str],
+    n_samples: int,
+    sfreq: float,
+    fill: Callable[[NDArray[np.float32]], None] | None = None,
+) -> Path:
+    """A BrainVision recording (float32, resolution 0.1 uV) of any size; `fill` gets it as a (T, C) map, in uV."""
+    folder.mkdir(parents=True, exist_ok=True)
+    channels = "".join(f"Ch{k + 1}={name},,0.1,µV\n" for k, name in enumerate(names))
+    (folder / f"{stem}.vhdr").write_text(
+        "Brain Vision Data Exchange Header File Version 1.0\n\n[Common Infos]\nCodepage=UTF-8\n"
+        f"DataFile={stem}.eeg\nMarkerFile={stem}.vmrk\nDataFormat=BINARY\nDataOrientation=MULTIPLEXED\n"
+        f"NumberOfChannels={len(names)}\nSamplingInterval={1e6 / sfreq:g}\n\n[Binary Infos]\n"
+        f"BinaryFormat=IEEE_FLOAT_32\n\n[Channel Infos]\n{channels}",
+        encoding="utf-8",
+    )
+    (folder / f"{stem}.vmrk").write_text(
+        "Brain Vision Data Exchange Marker File, Version 1.0\n\n[Common Infos]\nCodepage=UTF-8\n"
+        f"DataFile={stem}.eeg\n\n[Marker Infos]\nMk1=New Segment,,1,1,0,20200101000000000000\n",
+        encoding="utf-8",
+    )
+    data: NDArray[np.float32] = np.memmap(folder / f"{stem}.eeg", "<f4", "w+", shape=(n_samples, len(names)))
+    if fill is not None:
+        fill(data)
+        for start in range(0, n_samples, 100_000):  # to units of the header's resolution
+            data[start : start + 100_000] /= np.float32(0.1)
+    return folder / f"{stem}.vhdr"
+
+
+def write_events(folder: Path, stem: str, onset_s: NDArray[np.float64], labels: list[str]) -> Path:
+    """events.tsv with onset, duration and trial_type."""
+    path = folder / f"{stem}_events.tsv"
+    rows = "".join(f"{onset:.6f}\t0.1\t{label}\n" for onset, label in zip(onset_s, labels, strict=True))
+    path.write_text("onset\tduration\ttrial_type\n" + rows)
+    return path
+
+
+def noise(n_samples: int, n_sensors: int, seed: int = 0) -> NDArray[np.float32]:
+    """Correlated 1/f-like noise in uV (T, C), with electrode offsets and hum."""
+    rng = np.random.default_rng(seed)
+    walk = np.cumsum(rng.standard_normal((n_samples, n_sensors)), axis=0) * 0.3
+    common = np.cumsum(rng.standard_normal((n_samples, 1)), axis=0) * 0.3
+    hum = np.sin(2 * np.pi * 50 * np.arange(n_samples) / 250)[:, None]
+    white = 5 * rng.standard_normal((n_samples, n_sensors))
+    return np.asarray(walk + common + white + hum + 5e3 * rng.standard_normal(n_sensors), dtype=np.float32)
+
+
+@pytest.fixture(autouse=True)
+def _quiet_mne() -> None:
+    mne.set_log_level("error")

@@ -1,0 +1,66 @@
+"""Dropouts, bad channels, scaling."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from conftest import noise
+from synapse_diffusion.signal.faults import ChannelStatistics, bridged, scan
+from synapse_diffusion.signal.scaling import fit_scaler, whitening
+
+
+def test_dropouts_are_found_and_bridged() -> None:
+    x_TC = noise(200_000, 8)
+    clean = x_TC.copy()
+    x_TC[70_000:70_300] = 0.0
+    x_TC[65_530:65_600] = np.nan  # across the border of two reads
+    x_TC[150_000:150_010] = 0.0  # too short to count
+    found = scan(lambda a, b: x_TC[a:b], len(x_TC), 50)
+    assert [(a, b) for a, b in found.dropouts] == [(65_529, 65_600), (70_000, 70_300)]
+    mended = bridged(lambda a, b: x_TC[a:b], len(x_TC), found)
+    y_TC = np.concatenate([mended(a, a + 10_000) for a in range(0, 200_000, 10_000)])
+    assert np.isfinite(y_TC).all()
+    assert np.abs(np.diff(y_TC[69_990:70_310], axis=0)).max() < 60
+    untouched = np.r_[0:65_529, 65_600:70_000, 70_300:150_000]
+    assert np.array_equal(y_TC[untouched], clean[untouched])
+
+
+def test_a_flat_channel_is_no_dropout() -> None:
+    x_TC = noise(20_000, 8)
+    x_TC[:, 2] = 7.0
+    assert scan(lambda a, b: x_TC[a:b], len(x_TC), 50).dropouts == ()
+
+
+def test_bad_channels_are_found_and_good_ones_are_not() -> None:
+    rng = np.random.default_rng(0)
+    mixing = np.exp(-0.3 * np.abs(np.subtract.outer(np.arange(24), np.arange(24))))
+    x_TC = (rng.standard_normal((40_000, 24)) @ mixing * 1e-5).astype(np.float32)
+    x_TC[:, 3] = 0.0
+    x_TC[:, 10] *= 50
+    x_TC[:, 17] = rng.standard_normal(40_000) * x_TC[:, 16].std()
+    statistics = ChannelStatistics(24)
+    for start in range(0, 40_000, 8000):
+        statistics.add(x_TC[start : start + 8000])
+    assert statistics.find_bad(6.0, 0.3) == {3: "flat", 10: "noisy", 17: "uncorrelated"}
+
+
+def test_whitening_gives_unit_covariance_and_drops_the_reference() -> None:
+    rng = np.random.default_rng(0)
+    x_NC = rng.standard_normal((50_000, 12)) @ rng.standard_normal((12, 12))
+    x_NC -= x_NC.mean(1, keepdims=True)  # average reference: rank 11
+    white = x_NC @ whitening(x_NC)
+    values = np.linalg.eigvalsh(np.cov(white.T))
+    assert np.allclose(values[1:], 1.0, atol=0.05)
+    assert values[0] < 1e-6
+
+
+def test_scalers_see_units_only_by_their_own_fit() -> None:
+    x_NCT = noise(64 * 50, 6).reshape(64, 50, 6).transpose(0, 2, 1)
+    groups = np.arange(64) % 8
+    for method in ("robust", "mvnn", "none"):
+        scaled = []
+        for unit in (1.0, 1e-6):
+            scaler = fit_scaler((x_NCT * unit).astype(np.float32), groups, method, np.random.default_rng(0))
+            y = np.einsum("dc,nct->ndt", scaler.matrix_CC, (x_NCT * unit).astype(np.float32) - scaler.offset_C[:, None])
+            scaled.append(y)
+        assert np.allclose(scaled[0], scaled[1], atol=0.02 * np.abs(scaled[0]).max())

@@ -1,0 +1,196 @@
+"""Training: seeds reproduce, a kill changes nothing, test data stay shut, shuffled labels are at chance."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from numpy.typing import NDArray
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+from conftest import quiet, small
+from synapse_diffusion.errors import DataError, RunError
+from synapse_diffusion.evaluate import evaluate
+from synapse_diffusion.models.compact import CompactDecoder
+from synapse_diffusion.models.linear import binned, fit_linear
+from synapse_diffusion.runs import Run, save_atomically
+from synapse_diffusion.store.epochs import Epochs
+from synapse_diffusion.train import train
+from synapse_diffusion.training import loop
+
+
+@pytest.fixture(scope="session")
+def scores(trained: Run) -> list[dict[str, Any]]:
+    return evaluate(trained.folder, quiet, quiet)
+
+
+def predictions(run: Run) -> bytes:
+    return (run.folder / "predictions/validation.tsv").read_bytes()
+
+
+def test_one_seed_one_result(study: Path, trained: Run, tmp_path: Path, scores: list[dict[str, Any]]) -> None:
+    again = train(small(study, f"paths.runs={tmp_path}"), "small", "test", quiet, quiet)
+    assert again.folder.name == trained.folder.name
+    assert predictions(again) == predictions(trained)
+    assert evaluate(again.folder, quiet, quiet) == scores
+    other = train(small(study, f"paths.runs={tmp_path}", "train.seed=1"), "small", "test", quiet, quiet)
+    assert other.folder.name != trained.folder.name
+    assert predictions(other) != predictions(trained)
+
+
+@pytest.mark.parametrize("stop_after", [2, 9])
+def test_a_stopped_run_goes_on_bit_for_bit(
+    study: Path, trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_after: int
+) -> None:
+    """Stopped after the second check (first fit) and the ninth (the final fit)."""
+    saves = 0
+
+    def stop(*args: Any, **kwargs: Any) -> None:
+        nonlocal saves
+        save_atomically(*args, **kwargs)
+        saves += 1
+        if saves == stop_after:
+            raise KeyboardInterrupt
+
+    recipe = small(study, f"paths.runs={tmp_path}")
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "save_atomically", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe, "small", "test", quiet, quiet)
+    assert list(tmp_path.rglob("*_unfinished.safetensors"))
+    again = train(recipe, "small", "test", quiet, quiet)
+    assert predictions(again) == predictions(trained)
+    for path in sorted((trained.folder / "checkpoints").glob("*.safetensors")):
+        assert path.read_bytes() == (again.folder / "checkpoints" / path.name).read_bytes(), path.name
+
+
+def test_train_never_reads_a_test_trial(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: set[int] = set()
+    original = Epochs.read
+
+    def spy(self: Epochs, rows: NDArray[np.int64], shift: NDArray[np.int64] | None = None) -> torch.Tensor:
+        read.update(rows.tolist())
+        return original(self, rows, shift)
+
+    monkeypatch.setattr(Epochs, "read", spy)
+    run = train(small(study, f"paths.runs={tmp_path}", "train.seed=5"), "small", "test", quiet, quiet)
+    splits = run.splits
+    everything = pd.concat(
+        [pd.read_csv(p, sep="\t") for p in sorted((study / "stores").rglob("trials.tsv"))], ignore_index=True
+    )
+    opened = set(everything["trial_id"].iloc[sorted(read)])
+    assert set(splits.loc[splits["split"] == "train", "trial_id"]) <= opened
+    assert not opened & set(splits.loc[splits["split"] == "test", "trial_id"])
+    held = set(splits.loc[splits["split"] == "test", "concept"])
+    assert not held & set(everything["concept"].iloc[sorted(read)])
+
+
+def test_evaluate_writes_what_it_says(trained: Run, scores: list[dict[str, Any]]) -> None:
+    written = json.loads((trained.folder / "scores.json").read_text())
+    assert written["version"] == 1
+    assert len(written["rows"]) == len(scores)
+    keys = (
+        "task split modality person metric k_repeats gallery control transductive seed value chance low high p n model"
+    )
+    assert set(written["rows"][0]) == set(keys.split(" "))
+    test = pd.read_csv(trained.folder / "predictions/test.tsv", sep="\t")
+    assert set(test["model"]) == {"compact", "linear", "observer"}
+    assert set(test["k_repeats"]) == {1, 4}
+    row = next(
+        r for r in scores
+        if (r["split"], r["model"], r["k_repeats"], r["person"], r["metric"]) == ("test", "compact", 4, "all", "accuracy")
+    )  # fmt: skip
+    mine = test[(test["model"] == "compact") & (test["k_repeats"] == 4)]
+    assert row["value"] == pytest.approx((mine["label"] == mine["predicted"]).mean())
+    for name in ("confusion_val.png", "confusion_test.png", "curve.png"):
+        assert (trained.folder / "figures" / name).stat().st_size > 10_000
+
+
+def test_the_decoder_finds_the_signal(scores: list[dict[str, Any]]) -> None:
+    value = {
+        (r["split"], r["model"], r["k_repeats"]): r
+        for r in scores
+        if r["person"] == "all" and r["metric"] == "balanced_accuracy"
+    }
+    assert value["test", "compact", 4]["value"] > 1 / 3 + 0.1
+    assert value["test", "compact", 4]["p"] < 0.1
+    assert value["test", "observer", 1]["value"] > value["test", "compact", 1]["value"] - 0.03
+
+
+def test_wrong_input_is_one_sentence(study: Path, trained: Run, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"labels\.classes: no category 'fruits'; there are animal, fruit, vehicle"):
+        train(small(study, "labels.classes=fruits,animal"), "x", "test", quiet, quiet)
+    with pytest.raises(RunError, match=r"not a run"):
+        evaluate(tmp_path, quiet, quiet)
+    broken = tmp_path / "run"
+    shutil.copytree(trained.folder, broken)
+    (broken / "checkpoints/fold0_refit_member0.safetensors").write_bytes(b"pickle")
+    with pytest.raises(RunError, match=r"fold0_refit_member0\.safetensors: cannot be read"):
+        evaluate(broken, quiet, quiet)
+    provenance = json.loads((broken / "provenance.json").read_text())
+    provenance["stores"]["small/sub-01/ses-01/run-rsvp-01"] = "0"
+    (broken / "provenance.json").write_text(json.dumps(provenance))
+    with pytest.raises(RunError, match="trained on another content of the store small/sub-01"):
+        evaluate(broken, quiet, quiet)
+
+
+def gaussian(n: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two classes of epochs with a common, strongly correlated noise."""
+    rng = np.random.default_rng(seed)
+    mixing = np.random.default_rng(0).standard_normal((6, 6))
+    x = np.einsum("dc,nct->ndt", mixing, np.cumsum(rng.standard_normal((n, 6, 20)), axis=2))
+    y = np.arange(n) % 2
+    x += 1.5 * y[:, None, None] * np.sin(np.arange(20) / 3) * np.arange(6)[:, None]
+    return torch.from_numpy(x.astype(np.float32)), torch.from_numpy(y)
+
+
+def test_the_linear_path_begins_as_shrinkage_lda() -> None:
+    x, y = gaussian(600, 1)
+    person = torch.zeros(600, dtype=torch.long)
+    model = CompactDecoder(6, 20, 2, 1, sfreq=32.0)
+    model.fit_whitening(x, y, person)
+    model.eval()
+    torch.nn.functional.cross_entropy(model(x, person), y).backward()  # type: ignore[no-untyped-call]
+    assert model.linear.grad is not None
+    step = -(model.linear.grad[0, 1] - model.linear.grad[0, 0])
+    with torch.no_grad():
+        features = model._binned(model.whiten(x, person))
+    lda = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(features.numpy(), y.numpy())
+    ours = (features @ model.whiten_FF @ step).numpy()
+    assert np.corrcoef(ours, features.numpy() @ lda.coef_[0])[0, 1] > 0.995
+
+
+def test_the_linear_baseline_is_scikit_learns() -> None:
+    x, y = gaussian(400, 2)
+    decoder = fit_linear(x.numpy(), y.numpy(), np.zeros(400, np.int64), 2, 1, 2, pooled=True)
+    assert decoder is not None
+    lda = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(binned(x.numpy(), 2), y.numpy())
+    expected = lda.predict_log_proba(binned(x.numpy(), 2))
+    assert np.allclose(decoder.log_probability(x.numpy(), np.zeros(400, np.int64)), expected, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["train.time_shift_s=0.05", "train.noise=0.5", "train.channel_dropout=0.3", "train.label_smoothing=0.3",
+     "train.ema=0.0", "train.linear_prior=0.0", "train.weight_decay=0.9", "train.precision=bfloat16", "train.batch=32",
+     "train.members=2", "model.width=8", "model.components=4", "model.dropout=0.1", "view.clamp=1.0",
+     "view.scaling=robust", "view.baseline=[0.0, 0.1]", "view.reject_v=60e-6", "view.channels=Oz,O1,O2,Pz",
+     "labels.shuffled=true", "split.per_person=true"],
+)  # fmt: skip
+def test_every_setting_is_noticed(study: Path, trained: Run, tmp_path: Path, setting: str) -> None:
+    short = [
+        "train.steps=6",
+        "train.checks=2",
+        "train.refit=false",
+        "train.learning_rate=0.01",
+        f"paths.runs={tmp_path}",
+    ]
+    without = train(small(study, *short), "x", "test", quiet, quiet)
+    given = train(small(study, *short, setting), "x", "test", quiet, quiet)
+    assert predictions(without) != predictions(given)
