@@ -16,6 +16,10 @@ from synapse_diffusion.runs import Run
 from synapse_diffusion.simulate import simulate
 from synapse_diffusion.train import train
 
+TEN_TWENTY = [
+    "Fp1", "Fp2", "F3", "F4", "F7", "F8", "Fz", "C3", "C4", "Cz", "T7", "T8", "P3", "P4", "P7", "P8", "Pz", "O1", "O2",
+    "Oz",
+]  # fmt: skip
 REAL = Path(__file__).parents[2] / "shared/data"
 
 SMALL = {
@@ -103,7 +107,7 @@ def write_recording(
     return folder / f"{stem}.vhdr"
 
 
-def write_events(folder: Path, stem: str, onset_s: NDArray[np.float64], labels: list[str]) -> Path:
+def write_events(folder: Path, stem: str, onset_s: NDArray[np.floating], labels: list[str]) -> Path:
     """events.tsv with onset, duration and trial_type."""
     path = folder / f"{stem}_events.tsv"
     rows = "".join(f"{onset:.6f}\t0.1\t{label}\n" for onset, label in zip(onset_s, labels, strict=True))

@@ -8,6 +8,7 @@ from pathlib import Path
 import mne
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from conftest import noise, quiet, write_events, write_recording
 from synapse_diffusion.bids import find_recordings, open_recording, read_trials
@@ -21,7 +22,7 @@ def make(root: Path, n_samples: int = 20_000, sfreq: float = 200.0) -> Path:
     """One recording of four channels with ten trials; returns its folder."""
     folder = root / "sub-01/eeg"
 
-    def fill(data: np.ndarray) -> None:  # type: ignore[type-arg]
+    def fill(data: NDArray[np.float32]) -> None:
         data[:] = noise(n_samples, 4)
 
     write_recording(folder, "sub-01_task-x_eeg", ["Fz", "Cz", "Pz", "Oz"], n_samples, sfreq, fill)
@@ -29,7 +30,7 @@ def make(root: Path, n_samples: int = 20_000, sfreq: float = 200.0) -> Path:
     return folder
 
 
-def trials_of(root: Path, columns: EventColumns = LABEL) -> np.ndarray:  # type: ignore[type-arg]
+def trials_of(root: Path, columns: EventColumns = LABEL) -> NDArray[np.int64]:
     recording = find_recordings(root, DataSettings(), quiet)[0]
     opened = open_recording(recording)
     table, _ = read_trials(recording, columns, opened.n_samples, opened.sfreq, quiet)

@@ -31,6 +31,13 @@ def test_a_flat_channel_is_no_dropout() -> None:
     assert scan(lambda a, b: x_TC[a:b], len(x_TC), 50).dropouts == ()
 
 
+def test_a_recording_that_mostly_stands_still_has_only_nan_dropouts() -> None:
+    x_TC = np.zeros((20_000, 8), np.float32)
+    x_TC[::100] = noise(200, 8)
+    x_TC[7_000:7_200] = np.nan
+    assert scan(lambda a, b: x_TC[a:b], len(x_TC), 50).dropouts == ((7_000, 7_200),)
+
+
 def test_bad_channels_are_found_and_good_ones_are_not() -> None:
     rng = np.random.default_rng(0)
     mixing = np.exp(-0.3 * np.abs(np.subtract.outer(np.arange(24), np.arange(24))))
@@ -48,7 +55,7 @@ def test_whitening_gives_unit_covariance_and_drops_the_reference() -> None:
     rng = np.random.default_rng(0)
     x_NC = rng.standard_normal((50_000, 12)) @ rng.standard_normal((12, 12))
     x_NC -= x_NC.mean(1, keepdims=True)  # average reference: rank 11
-    white = x_NC @ whitening(x_NC)
+    white = x_NC @ whitening(x_NC).T
     values = np.linalg.eigvalsh(np.cov(white.T))
     assert np.allclose(values[1:], 1.0, atol=0.05)
     assert values[0] < 1e-6

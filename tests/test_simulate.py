@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from numpy.typing import NDArray
 
 from conftest import quiet, small
 from synapse_diffusion.bids.truth import read_truth
@@ -53,7 +54,8 @@ def test_truth_is_what_was_recorded(study: Path) -> None:
     responses -= responses.mean(1, keepdims=True)
     responses -= responses.mean(0)
     x = epochs.read(rows).numpy() - epochs.read(rows).numpy().mean(0)
-    assert (responses * x).sum() / (responses**2).sum() == pytest.approx(1.0, abs=0.15)
+    # trial-by-trial latency smears the mean response, most at its late stage
+    assert 0.75 < (responses * x).sum() / (responses**2).sum() < 1.05
 
 
 def test_identification_observer_is_far_above_chance_and_calibrated(study: Path) -> None:
@@ -74,7 +76,7 @@ def test_identification_observer_is_far_above_chance_and_calibrated(study: Path)
     assert p.max(1).mean() == pytest.approx(accuracy, abs=0.15)  # as sure as it is right
 
 
-def toy() -> tuple[Observer, np.ndarray, NoiseModel, np.ndarray]:  # type: ignore[type-arg]
+def toy() -> tuple[Observer, NDArray[np.float64], NoiseModel, NDArray[np.float64]]:
     """Three images, two stages, four sensors, no neighbours."""
     rng = np.random.default_rng(0)
     pattern = 2.0 * rng.standard_normal((2, 3, 4))

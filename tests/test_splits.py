@@ -47,7 +47,7 @@ def make(
     trials["onset_sample"] = trials["start"]
     trials["trial_id"] = [f"t{k}" for k in range(len(trials))]
     label = (trials["number"] % 2).to_numpy(dtype=np.int64)
-    return trials, label, trials["store"].to_numpy(), trials["start"].to_numpy()
+    return trials, label, trials["store"].to_numpy(copy=True), trials["start"].to_numpy(copy=True)
 
 
 @settings(max_examples=25, deadline=None)

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from conftest import quiet, small, write_events, write_recording
+from conftest import TEN_TWENTY, quiet, small, write_events, write_recording
 from synapse_diffusion.config import Recipe, parse_recipe
 from synapse_diffusion.convert import convert_eeg
 from synapse_diffusion.errors import DataError, MissingError, StoreError
@@ -78,22 +79,21 @@ def test_a_full_disk_leaves_nothing(study: Path, tmp_path: Path) -> None:
 
 def one_recording(root: Path, bad: bool = True) -> Recipe:
     """20 channels at 200 Hz with a NaN stretch, a flat and a NaN channel, a pulse at each onset."""
-    names = [*["Fp1", "Fp2", "F3", "F4", "F7", "F8", "Fz", "C3", "C4", "Cz", "T7", "T8", "P3", "P4", "P7", "P8", "Pz", "O1", "O2", "Oz"]]
-    onset = np.arange(20) * 4.0 + 5.0
+    onset = np.arange(20) * 4.0 + 5.25
 
-    def fill(data: np.ndarray) -> None:  # type: ignore[type-arg]
+    def fill(data: NDArray[np.float32]) -> None:
         rng = np.random.default_rng(0)
         mixing = np.exp(-0.2 * np.abs(np.subtract.outer(np.arange(20), np.arange(20))))
         data[:] = 5 * rng.standard_normal(data.shape) @ mixing
         for second in onset:
             at = round(second * 200)
-            data[at : at + 21, 19] += 300 * np.hanning(21)
+            data[at : at + 21, 19] += 100 * np.hanning(21)
         if bad:
             data[4000:4100] = np.nan
             data[:, 4] = 3.0
             data[:, 7] = np.nan
 
-    write_recording(root / "bids/sub-01/eeg", "sub-01_task-x_eeg", names, 18_000, 200.0, fill)
+    write_recording(root / "bids/sub-01/eeg", "sub-01_task-x_eeg", TEN_TWENTY, 18_000, 200.0, fill)
     write_events(root / "bids/sub-01/eeg", "sub-01_task-x", onset, ["a", "b"] * 10)
     return parse_recipe(
         {
@@ -114,7 +114,7 @@ def test_nan_and_flat_channels_are_said_and_handled(tmp_path: Path) -> None:
     assert np.isfinite(opened.signal_TC).all()
     status = dict(zip(opened.sensors.names, opened.sensors.status, strict=True))
     assert [name for name, state in status.items() if state == "bad"] == ["F7", "C3"]
-    assert [(s.start, s.stop, s.kind) for s in opened.segments] == [(2000, 2050, "dropout")]
+    assert [(s.start, s.stop, s.kind) for s in opened.segments] == [(2000, 2051, "dropout")]
     good = [k for k, state in enumerate(opened.sensors.status) if state == "good"]
     assert np.abs(opened.signal_TC[:, good].mean(1)).max() < 1e-9  # the average of the good ones is the reference
     deviation = opened.signal_TC.std(0)
@@ -142,8 +142,8 @@ def test_epochs_are_slices_of_the_signal(tmp_path: Path) -> None:
     epochs = Epochs([opened], -0.1, 0.4, baseline=(-0.1, 0.0))
     assert epochs.n_times == 50
     usable = epochs.trials["usable"].to_numpy()
-    assert list(np.flatnonzero(~usable)) == []  # the dropout at 20.0..20.5 s lies between trials at 17 and 21 s
-    wide = Epochs([opened], -0.6, 0.4)
+    assert list(np.flatnonzero(~usable)) == []  # the dropout at 20.0..20.5 s lies between trials at 17.25 and 21.25 s
+    wide = Epochs([opened], -0.8, 0.4)
     assert list(np.flatnonzero(~wide.trials["usable"].to_numpy())) == [4]
     rows = np.array([7, 2, 2])
     x_BCT = epochs.read(rows).numpy()
@@ -164,4 +164,4 @@ def test_the_pulse_is_where_it_was_written(tmp_path: Path) -> None:
     x_BCT = Epochs([opened], -0.2, 0.4).read(np.arange(20)).numpy()
     mean = x_BCT[:, 19].mean(0)
     assert mean.argmax() == 20 + 5  # the pulse's peak: 50 ms after onset, at 100 Hz
-    assert mean.max() == pytest.approx(300e-6 * 19 / 20, rel=0.1)
+    assert mean.max() == pytest.approx(100e-6 * 19 / 20, rel=0.1)

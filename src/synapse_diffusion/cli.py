@@ -158,7 +158,7 @@ def _print_scores(rows: list[dict[str, Any]], folder: Path) -> None:
     for row in rows:
         if row["metric"] != "balanced_accuracy":
             continue
-        p = "" if row["model"] == "observer" else f"{row['p']:.4f}"
+        p = "" if row["p"] is None else f"{row['p']:.4f}"
         interval = f"{row['low']:.3f} .. {row['high']:.3f}"
         table.add_row(
             row["split"], row["person"], row["model"], str(row["k_repeats"]), f"{row['value']:.3f}", interval,

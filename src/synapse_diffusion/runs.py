@@ -87,8 +87,7 @@ class Run:
 
     def write_scores(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """`scores.json`: one row a figure."""
-        clean = [{k: None if isinstance(v, float) and np.isnan(v) else v for k, v in row.items()} for row in rows]
-        write_json({"version": SCORES_VERSION, "rows": clean}, self.folder / "scores.json")
+        write_json({"version": SCORES_VERSION, "rows": list(rows)}, self.folder / "scores.json")
 
 
 def score_row(score: Score, **about: Any) -> dict[str, Any]:
@@ -97,7 +96,8 @@ def score_row(score: Score, **about: Any) -> dict[str, Any]:
         "task": "classify", "split": "", "modality": "eeg", "person": "all", "model": "", "k_repeats": 1,
         "gallery": None, "control": "none", "transductive": False, "seed": None,
     }  # fmt: skip
-    return {**columns, **about, **asdict(score)}
+    values = {**columns, **about, **asdict(score)}
+    return {name: None if isinstance(value, float) and np.isnan(value) else value for name, value in values.items()}
 
 
 def open_run(folder: Path) -> Run:

@@ -88,8 +88,9 @@ def classification_scores(
 
     observed = all_scores(label_N)
     null = np.array([all_scores(permute(rng)) for _ in range(permutations)]).reshape(permutations, len(METRICS))
-    p = (1 + (null >= observed - 1e-12).sum(0)) / (1 + permutations)
-    chance = np.array([1.0 / n_classes, *null[:, 1:3].mean(0), 0.5]) if permutations else np.full(4, np.nan)
+    p = (1 + (null >= observed - 1e-12).sum(0)) / (1 + permutations) if permutations else np.full(len(METRICS), np.nan)
+    dealt = null[:, 1:3].mean(0) if permutations else np.full(2, np.nan)
+    chance = np.array([1.0 / n_classes, *dealt, 0.5])
     drawn = _bootstrap(probability_NK, label_N, unit_N, bootstrap, rng)
     low, high = np.percentile(drawn, [2.5, 97.5], axis=0) if bootstrap else np.full((2, len(METRICS)), np.nan)
     return [

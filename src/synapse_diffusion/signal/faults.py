@@ -13,8 +13,10 @@ from synapse_diffusion.signal.fir import ReadBlock
 
 SCAN_BLOCK: Final = 65536  # samples a read
 N_PROBES: Final = 6  # channels looked at first: a dropout holds all channels still at once
+MAX_STILL: Final = 0.1
 NAN_CHANNEL: Final = 0.01  # a channel with more NaN than this share of its samples is bad as a whole
 MIN_CHANNELS: Final = 16  # fewer are too far apart for a correlation to say anything
+LOG_FLOOR: Final = 0.15  # spread of log deviations below which channels are simply alike
 FLAT_RATIO: Final = 1e-3  # of the median channel's standard deviation
 
 
@@ -27,20 +29,30 @@ class Scan:
 
 
 def scan(read: ReadBlock, n_samples: int, min_samples: int) -> Scan:
-    """Stretches of at least `min_samples` in which every live channel stands still or is not a number."""
-    nan_C: NDArray[np.float64] | None = None
-    still_blocks = []
+    """Stretches of at least `min_samples` in which every live channel stands still or is not a number.
+
+    Where more than `MAX_STILL` of a recording stands still, that is its nature (counts, a test file) and only
+    NaN make a dropout.
+    """
+    nan_C = np.zeros(read(0, 1).shape[1])
+    still, missing = [np.zeros(1, bool)], []
     for start in range(0, n_samples, SCAN_BLOCK):
         x_TC = read(max(start - 1, 0), min(start + SCAN_BLOCK, n_samples))
         finite = bool(np.isfinite(x_TC.sum(dtype=np.float64)))
-        nan_C = np.zeros(x_TC.shape[1]) if nan_C is None else nan_C
-        if not finite:
-            nan_C += np.isnan(x_TC[1 if start else 0 :]).sum(0)
-        still_blocks.append(_still(x_TC, finite=finite))
-    still = np.concatenate(still_blocks)
-    edges = np.flatnonzero(np.diff(np.r_[False, still, False].astype(np.int8)))
-    runs = [(int(a), int(b) + 1) for a, b in zip(edges[::2], edges[1::2], strict=True) if b - a + 1 >= min_samples]
-    return Scan(tuple(runs), (nan_C if nan_C is not None else np.zeros(0)) / n_samples)
+        still.append(_still(x_TC, finite=finite))
+        nan_TC = np.isnan(x_TC[1 if start else 0 :]) if not finite else np.zeros((1, 1), bool)
+        missing.append(nan_TC.all(1) if not finite else np.zeros(len(x_TC) - (start > 0), bool))
+        nan_C += nan_TC.sum(0)
+    step = np.concatenate(still)
+    runs = _runs(step | np.append(step[1:], False), min_samples)  # a still step makes both its samples still
+    if sum(stop - start for start, stop in runs) > MAX_STILL * n_samples:
+        runs = _runs(np.concatenate(missing), min_samples)
+    return Scan(tuple(runs), nan_C / n_samples)
+
+
+def _runs(flag_T: NDArray[np.bool_], min_samples: int) -> list[tuple[int, int]]:
+    edges = np.flatnonzero(np.diff(np.r_[False, flag_T, False].astype(np.int8)))
+    return [(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True) if b - a >= min_samples]
 
 
 def _still(x_TC: NDArray[np.float32], *, finite: bool) -> NDArray[np.bool_]:
@@ -118,11 +130,12 @@ class ChannelStatistics:
         if live.size < MIN_CHANNELS:
             return found
         log = np.log(deviation[live])
-        spread = 1.4826 * np.median(np.abs(log - np.median(log))) + 0.05
+        related = np.median(correlation[live]) >= 2 * min_correlation  # else no channel speaks for another
+        spread = 1.4826 * np.median(np.abs(log - np.median(log))) + LOG_FLOOR
         for k, z, best in zip(live, (log - np.median(log)) / spread, correlation[live], strict=True):
             if z > noisy_z:
                 found[int(k)] = "noisy"
-            elif best < min_correlation:
+            elif related and best < min_correlation:
                 found[int(k)] = "uncorrelated"
         return found
 
