@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -149,9 +149,11 @@ def _trials(table: pd.DataFrame, columns: EventColumns, recording: Recording, sa
     absent = pd.Series([NOT_AVAILABLE] * n, index=table.index)
     image, concept = absent, absent
     if columns.image:
-        parts = table[columns.image].map(lambda text: PureWindowsPath(text).parts)  # takes "/" and "\" alike
-        image = parts.map(lambda part: PureWindowsPath(part[-1]).stem if part else NOT_AVAILABLE)
-        concept = parts.map(lambda part: part[-2] if len(part) > 1 else NOT_AVAILABLE)
+        parts = table[columns.image].str.replace("\\", "/").str.rsplit("/", n=2)
+        file_name = parts.str[-1].astype(str)
+        name = file_name.str.rsplit(".", n=1).str[0]
+        image = name.where(name != "", NOT_AVAILABLE)
+        concept = parts.str[-2].fillna(NOT_AVAILABLE)
     if columns.concept:
         concept = table[columns.concept]
     optional = {key: getattr(columns, key) for key in (*FLAGS, "sequence") if getattr(columns, key)}
@@ -159,11 +161,11 @@ def _trials(table: pd.DataFrame, columns: EventColumns, recording: Recording, sa
     if missing:
         say(f"{recording.events.name}: no column {', '.join(missing)}; taken as 0 in every row")
     flags = {key: _flag(table, getattr(columns, key)) for key in FLAGS}
-    name = f"sub-{recording.person}_ses-{recording.session}_run-{recording.run}"
+    stem = f"sub-{recording.person}_ses-{recording.session}_run-{recording.run}"
     sequence = _flag(table, columns.sequence)
     return pd.DataFrame(
         {
-            "trial_id": [f"{name}_{row:06d}" for row in range(n)],
+            "trial_id": [f"{stem}_{row:06d}" for row in range(n)],
             "image_id": image,
             "concept": concept,
             "person": recording.person,

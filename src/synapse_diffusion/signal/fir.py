@@ -16,6 +16,7 @@ those are computed the plain way from the recording's two ends.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
@@ -123,28 +124,32 @@ def filter_resample(read: ReadBlock, n_samples: int, plan: FirPlan) -> Iterator[
         if stop > n_out - n_tail:
             first = max(n_out - n_tail, start)
             block_TC[first - start :] = tail[n_tail - (n_out - first) : n_tail - (n_out - stop) or None]
-        yield block_TC + offset_out
+        yield np.add(block_TC, offset_out, out=block_TC)
         start = stop
 
 
 def _long_stage(padded: _Padded, plan: FirPlan, n_out: int) -> Iterator[NDArray[np.float32]]:
-    """The short stage's output less its slow part, by overlap-save."""
+    """The short stage's output less its slow part, by overlap-save; the next block is made meanwhile."""
     slow = plan.slow
-    if slow is None:
-        for start in range(0, n_out, BLOCK):
-            yield _short_stage(padded, plan, start, min(start + BLOCK, n_out))
-        return
-    half = len(slow) // 2
+    half = 0 if slow is None else len(slow) // 2
     block = max(BLOCK, 2 * half)
     n_fft = fft.next_fast_len(block + 2 * half, real=True)
-    spectrum = fft.rfft(slow.astype(np.float32), n_fft).astype(np.complex64)
-    history_TC = _short_stage(padded, plan, -half, half)
-    for start in range(0, n_out, block):
-        stop = min(start + block, n_out)
-        x_TC = np.concatenate([history_TC, _short_stage(padded, plan, start + half, stop + half)])
-        removed = _convolve_columns(x_TC, spectrum, n_fft)[2 * half : 2 * half + stop - start]
-        yield x_TC[half : half + stop - start] - removed
-        history_TC = x_TC[stop - start :]
+    spectrum = None if slow is None else fft.rfft(slow.astype(np.float32), n_fft).astype(np.complex64)
+    spans = [(start, min(start + block, n_out)) for start in range(0, n_out, block)]
+    # two threads, as each stage takes about half the time; both release the interpreter
+    with ThreadPoolExecutor(1) as ahead:
+        history_TC = _short_stage(padded, plan, -half, half)
+        waiting = ahead.submit(_short_stage, padded, plan, spans[0][0] + half, spans[0][1] + half)
+        for k, (start, stop) in enumerate(spans):
+            x_TC = np.concatenate([history_TC, waiting.result()])
+            if k + 1 < len(spans):
+                waiting = ahead.submit(_short_stage, padded, plan, *(edge + half for edge in spans[k + 1]))
+            kept_TC = x_TC[half : half + stop - start]
+            if spectrum is None:
+                yield kept_TC
+            else:
+                yield kept_TC - _convolve_columns(x_TC, spectrum, n_fft)[2 * half : 2 * half + stop - start]
+            history_TC = x_TC[stop - start :]
 
 
 def _convolve_columns(x_TC: NDArray[np.float32], spectrum: NDArray[np.complex64], n_fft: int) -> NDArray[np.float32]:
@@ -158,6 +163,8 @@ def _short_stage(padded: _Padded, plan: FirPlan, start: int, stop: int) -> NDArr
     """Low-passed, resampled samples [start, stop) of the output grid, which runs past both ends."""
     matrix, lead, step = plan.banded
     n_rows, span = matrix.shape
+    if start == stop:
+        return np.empty((0, len(padded.offset_C)), np.float32)
     first = start // n_rows
     n_blocks = -(-stop // n_rows) - first
     x_TC = padded.read(first * step - lead, (first + n_blocks - 1) * step - lead + span)
