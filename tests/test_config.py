@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tomllib
 import typing
 from pathlib import Path
@@ -12,6 +13,7 @@ from pydantic import BaseModel
 from synapse_diffusion.config import Recipe, dump_recipe, load_recipe, parse_recipe
 from synapse_diffusion.errors import SettingsError
 
+DOCS = Path(__file__).parents[1] / "docs"
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.toml"))
 
 
@@ -54,6 +56,14 @@ def test_every_setting_is_read_somewhere() -> None:
     for branch in Recipe.model_fields.values():
         for name in _names(typing.cast("type[BaseModel]", branch.annotation)):
             assert f".{name}" in code or f'"{name}"' in code, f"{branch.annotation}: nobody reads {name}"
+
+
+def test_the_settings_page_is_current() -> None:
+    sys.path.insert(0, str(DOCS))
+    import make_settings
+
+    assert (DOCS / "settings.md").read_text(encoding="utf-8") == make_settings.text()
+    assert "|  |" not in make_settings.text(), "a setting without a docstring"
 
 
 def _names(model: type[BaseModel]) -> list[str]:

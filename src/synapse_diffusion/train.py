@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from synapse_diffusion.bids import read_concepts
 from synapse_diffusion.config import LabelSettings, Recipe
 from synapse_diffusion.errors import DataError
+from synapse_diffusion.losses import calibrated_loss, class_weights
 from synapse_diffusion.models.compact import CompactDecoder
 from synapse_diffusion.models.linear import LinearDecoder, bin_widths, fit_linear
 from synapse_diffusion.parallel import choose_device
@@ -309,7 +310,8 @@ def _linear(task: _Task, data: ScaledEpochs, training: Labelled, validation: Lab
         return load_linear(path)
     validation_NCT = data.read_all(validation.rows).cpu().numpy()
     truth, shape = validation.label_N, task.shape
-    weight = 1.0 / np.bincount(truth, minlength=shape.n_outputs).clip(1)[truth]
+    truth_N = torch.from_numpy(truth)
+    weight_K = class_weights(truth_N, shape.n_outputs)
     best: tuple[float, LinearDecoder] | None = None
     for width in bin_widths(shape.n_sensors, shape.n_times, shape.sfreq):
         for pooled in (True, False) if shape.n_people > 1 else (True,):
@@ -317,7 +319,7 @@ def _linear(task: _Task, data: ScaledEpochs, training: Labelled, validation: Lab
             if decoder is None:
                 continue
             log_p = decoder.log_probability(validation_NCT, validation.person_N)
-            loss = float(-(weight * log_p[np.arange(len(truth)), truth]).sum() / weight.sum())
+            loss = calibrated_loss(torch.from_numpy(log_p), truth_N, weight_K)
             if best is None or loss < best[0]:
                 best = (loss, decoder)
     assert best is not None  # the pooled one always fits: every class has training trials

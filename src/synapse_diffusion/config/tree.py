@@ -57,8 +57,11 @@ class EventColumns(Settings):
     label: str = ""
     """The data set's own class."""
     is_test: str = ""
+    """1 where one of the repeated test images is shown."""
     is_target: str = ""
+    """1 where the person was to respond."""
     is_catch: str = ""
+    """1 for catch trials, which are never decoded."""
     sequence: str = ""
     """Number of the RSVP sequence or block."""
     keep: dict[str, Names] = {}
@@ -66,6 +69,7 @@ class EventColumns(Settings):
     onset_unit: Literal["auto", "seconds", "samples"] = "auto"
     """`auto` decides from evidence and refuses where the evidence does not decide."""
     duration_unit: Literal["seconds", "milliseconds"] = "seconds"
+    """Unit of `duration`; ds003825 gives milliseconds."""
 
 
 class DataSettings(Settings):
@@ -78,8 +82,11 @@ class DataSettings(Settings):
     people: Names = ()
     """Only these people ("02", not 2); empty: all."""
     sessions: Names = ()
+    """Only these sessions; empty: all."""
     tasks: Names = ()
+    """Only these tasks; empty: all."""
     runs: Names = ()
+    """Only these runs; empty: all."""
     include_excluded: bool = False
     """Also take people whom `participants.tsv` marks `exclude = 1`."""
     events: EventColumns = EventColumns()
@@ -91,6 +98,7 @@ class SimulateSettings(Settings):
     preset: Literal["realistic", "demo"] = "realistic"
     """Signal-to-noise ratio: like published recordings, or better than life for a short demonstration."""
     people: Count = 2
+    """People, each with an anatomy and a gain of their own."""
     categories: Names = ()
     """Which categories of the drawn objects; empty: all twelve."""
     exemplars: Count = 24
@@ -106,13 +114,19 @@ class SimulateSettings(Settings):
     sequence_length: Count = 120
     """Pictures in one RSVP sequence."""
     onset_distance_s: Positive = 0.1
+    """From one picture's onset to the next, in s."""
     duration_s: Positive = 0.05
+    """How long a picture is shown, in s."""
     channels: Annotated[int, Field(ge=8, le=128)] = 32
+    """Electrodes of the 10-05 system, the back of the head first."""
     sfreq: Positive = 500.0
     """Sampling rate in Hz."""
     mains_hz: Positive = 50.0
+    """Frequency of the mains hum."""
     picture_size: Annotated[int, Field(ge=16, le=1024)] = 96
+    """Pixels a side."""
     seed: int = 0
+    """Another seed, another study."""
 
 
 class ConvertSettings(Settings):
@@ -154,7 +168,9 @@ class ViewSettings(Settings):
     """Stored signal -> epochs, at training time."""
 
     start_s: float = 0.0
+    """Start of the epoch relative to onset, in s."""
     stop_s: float = 0.8
+    """End of the epoch, in s."""
     baseline: Interval = None
     """Interval in s whose mean is taken off each epoch; `none` by default (under RSVP it holds other pictures)."""
     channels: Names = ()
@@ -196,10 +212,13 @@ class SplitSettings(Settings):
     test: Literal["held_out", "dataset"] = "held_out"
     """`concepts`: test on held-out concepts of the main part, or on the data set's own test images."""
     validation_concepts: Fraction = 0.15
+    """Share of each class's concepts that validate."""
     test_concepts: Fraction = 0.15
-    """Share of each class's concepts."""
+    """Share of each class's concepts that test (`held_out`)."""
     validation_sequences: Fraction = 0.15
+    """Share of a person's sequences that validate."""
     test_sequences: Fraction = 0.15
+    """Share of a person's sequences that test (`held_out`)."""
     unit: Literal["block", "run", "session"] = "block"
     """`blocks`: what a fold consists of."""
     folds: Annotated[int, Field(ge=3)] = 6
@@ -207,6 +226,7 @@ class SplitSettings(Settings):
     per_person: bool = False
     """One decoder a person, from that person's trials alone, instead of one for all with weights of each."""
     seed: int = 0
+    """Another seed, other concepts and sequences held out."""
 
 
 class ModelSettings(Settings):
@@ -219,12 +239,14 @@ class ModelSettings(Settings):
     width: Count = 32
     """Temporal filters."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.7
+    """Of the convolutional path's features."""
 
 
 class TrainSettings(Settings):
     """The training loop."""
 
     steps: Count = 800
+    """Steps of the optimizer at most."""
     checks: Count = 20
     """How often in these steps validation is looked at and a checkpoint written."""
     patience: Count = 10
@@ -232,15 +254,19 @@ class TrainSettings(Settings):
     batch: Annotated[int, Field(ge=0)] = 0
     """Trials a step; 0: about a 32nd of the training trials, a power of two from 64 to 256."""
     learning_rate: Positive = 3e-3
+    """Largest rate of the schedule (AdamW; warm-up, then half a cosine)."""
     weight_decay: NotNegative = 0.05
+    """Of the convolutional path."""
     linear_prior: NotNegative = 3.0
     """Strength of the normal prior on the linear path's weights."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the target spread over all classes."""
     time_shift_s: NotNegative = 0.0
     """Largest random shift of a training epoch, in s."""
     noise: NotNegative = 0.0
     """Standard deviation of noise added to scaled training epochs."""
     channel_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the sensors set to zero in each training epoch."""
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.98
     """Decay a step of the averaged weights that are validated and kept; 0: none."""
     members: Count = 1
@@ -249,7 +275,9 @@ class TrainSettings(Settings):
     """After all choices are made on validation, train anew on everything that shares nothing with the test part,
     for as many steps as were best; test is scored with that. Twice the time, a quarter more data."""
     precision: Literal["float32", "bfloat16"] = "float32"
+    """Arithmetic of the forward pass."""
     seed: int = 0
+    """Another seed, other weights to begin with and another order of trials."""
 
 
 class EvaluateSettings(Settings):
@@ -258,8 +286,11 @@ class EvaluateSettings(Settings):
     k_repeats: tuple[Annotated[int, Field(ge=0)], ...] = (1, 0)
     """Repeats of one test image averaged before decoding; 0: all."""
     permutations: Count = 2000
+    """Random exchanges behind each p."""
     bootstrap: Count = 2000
+    """Draws behind each interval."""
     seed: int = 0
+    """Of permutations and draws."""
 
 
 class ExecutionSettings(Settings):

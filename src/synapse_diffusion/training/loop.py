@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 
 from synapse_diffusion.config import TrainSettings
-from synapse_diffusion.losses import balanced_cross_entropy, class_weights
+from synapse_diffusion.losses import balanced_cross_entropy, calibrated_loss, class_weights
 from synapse_diffusion.models.compact import CompactDecoder
 from synapse_diffusion.runs import load_tensors, save_atomically
 from synapse_diffusion.training.data import ScaledEpochs
@@ -177,7 +177,7 @@ def _validate(
     weight_K: torch.Tensor,
     n_classes: int,
 ) -> tuple[float, float]:
-    """Loss and balanced accuracy of the averaged weights on validation."""
+    """Calibrated loss and balanced accuracy of the averaged weights on validation."""
     kept = {name: p.detach().clone() for name, p in parameters.items()}
     for name, parameter in parameters.items():
         parameter.copy_(ema[name])
@@ -186,7 +186,7 @@ def _validate(
     for name, parameter in parameters.items():
         parameter.copy_(kept[name])
     label_N = torch.from_numpy(validation.label_N).to(logit_NK.device)
-    loss = float(balanced_cross_entropy(logit_NK, label_N, weight_K, 0.0))
+    loss = calibrated_loss(logit_NK, label_N, weight_K)
     hit = (logit_NK.argmax(1) == label_N).float()
     recalls = [float(hit[label_N == k].mean()) for k in range(n_classes) if bool((label_N == k).any())]
     return loss, float(np.mean(recalls))
