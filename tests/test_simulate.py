@@ -46,7 +46,7 @@ def test_pictures_differ_to_the_eye() -> None:
 
 def test_truth_is_what_was_recorded(study: Path) -> None:
     recipe = small(study)
-    epochs = open_epochs(open_stores(recipe, quiet), recipe, "cpu")  # type: ignore[arg-type]
+    epochs = open_epochs(open_stores(recipe, quiet), recipe, "cpu")
     truth = read_truth(study / "bids", "01")
     assert truth is not None
     rows = np.flatnonzero(epochs.trials["person"] == "01")
@@ -60,7 +60,7 @@ def test_truth_is_what_was_recorded(study: Path) -> None:
 
 def test_identification_observer_is_far_above_chance_and_calibrated(study: Path) -> None:
     recipe = small(study)
-    epochs = open_epochs(open_stores(recipe, quiet), recipe, "cpu")  # type: ignore[arg-type]
+    epochs = open_epochs(open_stores(recipe, quiet), recipe, "cpu")
     truth = read_truth(study / "bids", "01")
     assert truth is not None
     observer, width = person_observer(truth, epochs, recipe)

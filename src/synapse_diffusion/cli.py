@@ -159,7 +159,7 @@ def _print_scores(rows: list[dict[str, Any]], folder: Path) -> None:
         if row["metric"] != "balanced_accuracy":
             continue
         p = "" if row["p"] is None else f"{row['p']:.4f}"
-        interval = f"{row['low']:.3f} .. {row['high']:.3f}"
+        interval = "" if row["low"] is None else f"{row['low']:.3f} .. {row['high']:.3f}"
         table.add_row(
             row["split"], row["person"], row["model"], str(row["k_repeats"]), f"{row['value']:.3f}", interval,
             f"{row['chance']:.3f}", p, f"{auc[_key(row)]['value']:.3f}", str(row["n"]),

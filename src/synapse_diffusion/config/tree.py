@@ -285,10 +285,10 @@ class EvaluateSettings(Settings):
 
     k_repeats: tuple[Annotated[int, Field(ge=0)], ...] = (1, 0)
     """Repeats of one test image averaged before decoding; 0: all."""
-    permutations: Count = 2000
-    """Random exchanges behind each p."""
-    bootstrap: Count = 2000
-    """Draws behind each interval."""
+    permutations: Annotated[int, Field(ge=0)] = 2000
+    """Random exchanges behind each p; 0: no p."""
+    bootstrap: Annotated[int, Field(ge=0)] = 2000
+    """Draws behind each interval; 0: no interval."""
     seed: int = 0
     """Of permutations and draws."""
 

@@ -63,7 +63,7 @@ def _wanted(folder: Path, recipe: Recipe) -> bool:
     return all(not names or value in names for value, names in wanted)
 
 
-def open_epochs(stores: Sequence[SignalStore], recipe: Recipe, device: torch.device) -> Epochs:
+def open_epochs(stores: Sequence[SignalStore], recipe: Recipe, device: torch.device | str) -> Epochs:
     """The recipe's view of the stores."""
     view = recipe.view
     return Epochs(stores, view.start_s, view.stop_s, view.baseline, view.channels, device)
