@@ -37,8 +37,11 @@ def test_recipes_load_by_name_and_survive_writing(path: Path) -> None:
 
 
 def test_overrides_take_toml_or_bare_text() -> None:
-    recipe = parse_recipe({}, ["data.people=01,02", "view.baseline=[-0.1, 0.0]", "train.seed=4", "paths.bids=/x/y"])
+    recipe = parse_recipe(
+        {}, ["data.people=01,02", "data.runs=3", "view.baseline=[-0.1, 0.0]", "train.seed=4", "paths.bids=/x/y"]
+    )
     assert recipe.data.people == ("01", "02")
+    assert recipe.data.runs == ("3",)
     assert recipe.view.baseline == (-0.1, 0.0)
     assert recipe.train.seed == 4
     assert parse_recipe({"view": {"baseline": [-0.1, 0.0]}}, ["view.baseline=none"]).view.baseline is None

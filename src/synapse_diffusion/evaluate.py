@@ -24,7 +24,7 @@ from synapse_diffusion.metrics import (
     permute_blocks,
     permute_units,
 )
-from synapse_diffusion.parallel import choose_device
+from synapse_diffusion.parallel import choose_device, use_threads
 from synapse_diffusion.runs import Run, open_run, prediction_table, score_row
 from synapse_diffusion.splits import TEST, TRAIN, VALIDATION
 from synapse_diffusion.store.epochs import Epochs
@@ -56,6 +56,7 @@ def evaluate(folder: Path, say: Say, progress: Progress) -> list[dict[str, Any]]
     """
     run = open_run(folder)
     recipe, provenance = run.recipe, run.provenance
+    use_threads(recipe.execution.threads)
     if not (folder / "predictions" / f"{VALIDATION}.tsv").exists():
         raise RunError(f"{folder}: not trained to the end; run train with its recipe again")
     stores = open_stores(recipe, progress)

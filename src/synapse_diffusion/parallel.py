@@ -20,3 +20,9 @@ def choose_device(name: str) -> torch.device:
         reason = str(error).splitlines()[0]
         raise MissingError(f"execution.device = {name!r} cannot be used: {reason}; take 'auto' or 'cpu'") from None
     return device
+
+
+def use_threads(n: int) -> None:
+    """Threads of PyTorch's mathematics on the CPU; 0 leaves its default."""
+    if n:
+        torch.set_num_threads(n)

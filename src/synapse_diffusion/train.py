@@ -17,7 +17,7 @@ from synapse_diffusion.errors import DataError
 from synapse_diffusion.losses import calibrated_loss, class_weights
 from synapse_diffusion.models.compact import CompactDecoder
 from synapse_diffusion.models.linear import LinearDecoder, bin_widths, fit_linear
-from synapse_diffusion.parallel import choose_device
+from synapse_diffusion.parallel import choose_device, use_threads
 from synapse_diffusion.runs import Run, prediction_table, prepare_run
 from synapse_diffusion.splits import (
     TEST,
@@ -69,8 +69,7 @@ def train(recipe: Recipe, name: str, command: str, say: Say, progress: Progress)
 
     Raises `StoreError`, `SplitError`, `DataError`. Returns the run.
     """
-    if recipe.execution.threads:
-        torch.set_num_threads(recipe.execution.threads)
+    use_threads(recipe.execution.threads)
     stores = open_stores(recipe, progress)
     epochs = open_epochs(stores, recipe, choose_device(recipe.execution.device))
     classes, label_N = label_trials(epochs.trials, recipe.labels, _concept_folder(recipe))

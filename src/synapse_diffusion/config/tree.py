@@ -14,11 +14,13 @@ def _none_word(value: object) -> object:
 
 
 def _one_or_many(value: object) -> object:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return (str(value),)
     return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) and value else value
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_one_or_many)]
-"""Several names; `--set data.people=01,03` is read like `["01", "03"]`."""
+"""Several names; `--set data.people=01,03` is read like `["01", "03"]`, and 49 like `["49"]`."""
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -301,7 +303,7 @@ class ExecutionSettings(Settings):
     workers: Annotated[int, Field(ge=0)] = 0
     """Recordings converted side by side; 0: what processors and memory allow."""
     threads: Annotated[int, Field(ge=0)] = 0
-    """Threads of the mathematics in training; 0: PyTorch's default."""
+    """Threads of the mathematics in training and evaluation; 0: PyTorch's default."""
     verify_stores: bool = True
     """Check each store's signal against its checksum before use."""
 
