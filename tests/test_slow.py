@@ -104,6 +104,5 @@ def test_real_eeg_faces_and_houses(real: Path, tmp_path: Path) -> None:
     (tmp_path / "shuffled").mkdir()
     control = ["--set", "labels.shuffled=true", "--set", "train.members=1"]
     run(tmp_path / "shuffled", "run", "faces_houses", "--set", bids, *control)
-    for row in scores(tmp_path / "shuffled")["rows"]:
-        if row["split"] == "test" and row["metric"] == "auc":
-            assert row["p"] > 0.01, row
+    p = [r["p"] for r in scores(tmp_path / "shuffled")["rows"] if r["split"] == "test" and r["metric"] == "auc"]
+    assert min(p) * len(p) > 0.01  # Bonferroni

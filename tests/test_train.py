@@ -21,7 +21,7 @@ from synapse_diffusion.models.compact import CompactDecoder
 from synapse_diffusion.models.linear import binned, fit_linear
 from synapse_diffusion.runs import Run, save_atomically
 from synapse_diffusion.store.epochs import Epochs
-from synapse_diffusion.train import train
+from synapse_diffusion.train import deal_labels, train
 from synapse_diffusion.training import loop
 
 
@@ -136,6 +136,15 @@ def test_wrong_input_is_one_sentence(study: Path, trained: Run, tmp_path: Path) 
     (broken / "provenance.json").write_text(json.dumps(provenance))
     with pytest.raises(RunError, match="trained on another content of the store small/sub-01"):
         evaluate(broken, quiet, quiet)
+
+
+def test_dealt_labels_know_nothing_of_the_true_ones() -> None:
+    label = np.repeat([0, 1, 2], [60, 90, 30])
+    dealt = deal_labels(label, np.random.default_rng(0))
+    table = np.bincount(label * 3 + dealt, minlength=9).reshape(3, 3)
+    assert np.abs(table - np.outer([60, 90, 30], [60, 90, 30]) / 180).max() <= 1.5
+    assert np.array_equal(np.bincount(dealt), [60, 90, 30])
+    assert not np.array_equal(dealt, deal_labels(label, np.random.default_rng(1)))
 
 
 def gaussian(n: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -210,8 +210,24 @@ def _labelled(task: _Task, rows: NDArray[np.int64], fold: int, *, shuffled: bool
         unit = np.arange(len(rows)) if np.all(concept == "n/a") else np.unique(concept, return_inverse=True)[1]
         _, first, index = np.unique(unit, return_index=True, return_inverse=True)
         rng = np.random.default_rng([task.recipe.train.seed, fold, len(rows)])
-        label_N = label_N[first][rng.permutation(len(first))][index]
+        label_N = deal_labels(label_N[first], rng)[index]
     return Labelled(rows, label_N, task.person_N[rows])
+
+
+def deal_labels(label_U: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+    """Labels (U,) dealt anew so that every true class receives all labels in their proportions.
+
+    A plain permutation is correlated with the truth by accident (1 / sqrt(U)), enough for a decoder to learn from.
+    """
+    interleaved_key = np.empty(len(label_U))
+    for label in np.unique(label_U):
+        mine = np.flatnonzero(label_U == label)
+        interleaved_key[mine] = (np.arange(len(mine)) + rng.random()) / len(mine)
+    spread = label_U[np.argsort(interleaved_key, kind="stable")]
+    order = np.lexsort([rng.random(len(label_U)), label_U])  # by true class, at random within
+    dealt = np.empty_like(label_U)
+    dealt[order] = spread
+    return dealt
 
 
 def _train_fold(task: _Task, fold: int, split: Split, bar: _Bar) -> tuple[pd.DataFrame, pd.DataFrame]:
