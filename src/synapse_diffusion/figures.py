@@ -33,7 +33,7 @@ def draw_confusions(
         bar = figure.colorbar(image, ax=row[1], shrink=0.8)
         bar.ax.axhline(1 / n_classes, color="black", linewidth=1.5)
         bar.ax.text(1.15, 1 / n_classes, "chance", transform=bar.ax.get_yaxis_transform(), va="center", fontsize=7)
-        bar.ax.tick_params(labelsize=7, pad=22)
+        bar.ax.tick_params(labelsize=7, pad=38)
     _save(figure, path)
 
 
@@ -64,7 +64,7 @@ def draw_curve(curve: pd.DataFrame, path: Path) -> None:
         loss.plot(part["step"], part["train_loss"], color="tab:gray", label=labels[0], alpha=0.8)
         loss.plot(part["step"], part["validation_loss"], color="tab:blue", label=labels[1], alpha=0.8)
         accuracy.plot(part["step"], part["validation_balanced_accuracy"], color="tab:blue", alpha=0.8)
-    loss.set(xlabel="step", ylabel="loss (nats)")
+    loss.set(xlabel="step", ylabel="loss (nats; validation: calibrated)")
     loss.legend(frameon=False)
     accuracy.set(xlabel="step", ylabel="balanced accuracy, validation")
     _save(figure, path)
