@@ -107,7 +107,7 @@ def test_damaged_recordings(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"_eeg\.eeg: the data file that .* names is not there"):
         trials_of(tmp_path)
     header.unlink()
-    with pytest.raises(DataError, match="no EEG recording"):
+    with pytest.raises(DataError, match="holds event tables but no recordings"):
         trials_of(tmp_path)
 
 
@@ -161,6 +161,25 @@ def test_channels_tsv_and_bad_rows(tmp_path: Path) -> None:
     table, bad = read_trials(recording, LABEL, opened.n_samples, opened.sfreq, quiet)
     assert list(table["label"]) == ["a", "b"]
     assert [(s.start, s.stop) for s in bad] == [(1000, 1401)]
+
+
+def test_only_bids_words_for_bad_make_a_bad_stretch(tmp_path: Path) -> None:
+    events = make(tmp_path) / "sub-01_task-x_events.tsv"
+    rewrite(events, "onset\ttrial_type", ["1.5\tbadger", "5.25\tbad", "9.5\tBAD_x"])
+    assert len(trials_of(tmp_path)) == 1
+
+
+def test_flags_are_zero_or_one(tmp_path: Path) -> None:
+    events = make(tmp_path) / "sub-01_task-x_events.tsv"
+    columns = EventColumns(label="trial_type", is_catch="catch", sequence="block")
+    rewrite(events, "onset\ttrial_type\tcatch\tblock", ["1.5\ta\tyes\tb1", "5.25\ta\tFalse\tb2", "9.5\ta\tn/a\tb1"])
+    recording = find_recordings(tmp_path, DataSettings(), quiet)[0]
+    table, _ = read_trials(recording, columns, 20_000, 200.0, quiet)
+    assert list(table["is_catch"]) == [1, 0, 0]
+    assert list(table["sequence"]) == [0, 1, 0]
+    rewrite(events, "onset\ttrial_type\tcatch\tblock", ["1.5\ta\tmaybe\tb1"])
+    with pytest.raises(DataError, match="row 1: catch is 'maybe'; a flag must be 0 or 1"):
+        read_trials(recording, columns, 20_000, 200.0, quiet)
 
 
 def test_real_headers(real: Path) -> None:

@@ -66,6 +66,16 @@ def test_equal_input_gives_equal_bytes_and_is_not_converted_again(study: Path, t
     assert not any(result.skipped for result in convert_eeg(changed, quiet, quiet))
 
 
+def test_two_files_for_one_store_are_refused(study: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "bids/sub-01/eeg"
+    folder.mkdir(parents=True)
+    for path in (study / "bids/sub-01/eeg").iterdir():
+        for name in (path.name, path.name.replace("task-rsvp", "task-rsvp_acq-b")):
+            (folder / name).write_bytes(path.read_bytes())
+    with pytest.raises(DataError, match="are one person, session, task and run"):
+        convert_eeg(small(tmp_path), quiet, quiet)
+
+
 def test_a_full_disk_leaves_nothing(study: Path, tmp_path: Path) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
@@ -131,7 +141,7 @@ def test_every_channel_bad_is_an_error(tmp_path: Path) -> None:
             "convert": {"lowpass_hz": 40.0, "sfreq": 100.0},
         }
     )
-    with pytest.raises(DataError, match="every channel is bad"):
+    with pytest.raises(DataError, match="0 of 2 channels are good"):
         convert_eeg(recipe, quiet, quiet)
     assert not [path for path in (tmp_path / "stores").rglob("*") if path.is_file()]
 

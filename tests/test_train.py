@@ -15,14 +15,17 @@ from numpy.typing import NDArray
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from conftest import quiet, small
-from synapse_diffusion.errors import DataError, RunError
-from synapse_diffusion.evaluate import evaluate
+from synapse_diffusion.convert import convert_eeg
+from synapse_diffusion.errors import DataError, RunError, StoreError
+from synapse_diffusion.evaluate import _design, evaluate
+from synapse_diffusion.metrics import classification_scores
 from synapse_diffusion.models.compact import CompactDecoder
 from synapse_diffusion.models.linear import binned, fit_linear
 from synapse_diffusion.runs import Run, save_atomically
 from synapse_diffusion.store.epochs import Epochs
-from synapse_diffusion.train import deal_labels, train
+from synapse_diffusion.train import deal_labels, label_trials, make_splits, train
 from synapse_diffusion.training import loop
+from synapse_diffusion.training.data import open_epochs, open_stores
 
 
 @pytest.fixture(scope="session")
@@ -119,6 +122,60 @@ def test_the_decoder_finds_the_signal(scores: list[dict[str, Any]]) -> None:
     assert value["test", "compact", 4]["value"] > 1 / 3 + 0.1
     assert value["test", "compact", 4]["p"] < 0.1
     assert value["test", "observer", 1]["value"] > value["test", "compact", 1]["value"] - 0.03
+
+
+def test_pictures_in_class_folders_are_no_concepts() -> None:
+    """A concept that is the class itself leaves nothing to exchange: in a block design blocks are exchanged."""
+    label = np.random.default_rng(0).integers(0, 2, 200)
+    names = np.array(["face", "house"])[label]
+    table = pd.DataFrame({"concept": names, "person": "01", "fold": np.repeat(np.arange(5), 40), "run": "x-01"})
+    table["trial_id"] = [f"t{k:04d}" for k in range(200)]
+    unit, permute = _design(table, label, blocks=True)
+    p = np.eye(2)[label] * 0.8 + 0.1
+    rows = classification_scores(p, label, unit, permute, permutations=200, bootstrap=50, rng=np.random.default_rng(0))
+    assert rows[0].p < 0.01
+    assert len(np.unique(unit)) == 10
+
+
+def test_train_wants_the_stores_that_the_recipe_describes(study: Path, tmp_path: Path) -> None:
+    for override, message in (
+        ("data.people=01,99", "no store for data.people 99; there are 01, 02"),
+        ("convert.highpass_hz=5.0", "was converted with other settings"),
+    ):
+        with pytest.raises(StoreError, match=message):
+            train(small(study, f"paths.runs={tmp_path}", override), "x", "test", quiet, quiet)
+
+
+def test_the_baseline_keeps_its_distance_too(study: Path, tmp_path: Path) -> None:
+    """Whatever is read for a training trial, baseline and random shift included, is read for no test trial."""
+    overrides = [
+        "view.baseline=[-1.5, 0.0]",
+        "train.time_shift_s=0.5",
+        "train.steps=2",
+        "train.checks=1",
+        f"paths.runs={tmp_path}",
+    ]
+    recipe = small(study, *overrides, "split.method=blocks", "data.events.image=", "data.events.label=istarget")
+    stores = tmp_path / "stores"
+    recipe = recipe.model_copy(
+        update={
+            "paths": recipe.paths.model_copy(update={"stores": str(stores)}),
+            "labels": recipe.labels.model_copy(update={"source": "column", "classes": ()}),
+        }
+    )
+    convert_eeg(recipe, quiet, quiet)
+    epochs = open_epochs(open_stores(recipe, quiet), recipe, "cpu")
+    _, label = label_trials(epochs.trials, recipe.labels, study)
+    for split in make_splits(epochs, label, recipe, quiet):
+        for person in (0, 1):
+            mine = (epochs.trials["store"] == person).to_numpy()
+            first = epochs.trials["onset_sample"].to_numpy() - 150 - 50
+            last = epochs.trials["onset_sample"].to_numpy() + 50 + 50
+            read = {part: np.zeros(10**6, bool) for part in ("train", "test")}
+            for part, used in read.items():
+                for k in np.flatnonzero(mine & (split == part)):
+                    used[max(first[k], 0) : last[k]] = True
+            assert not np.any(read["train"] & read["test"])
 
 
 def test_wrong_input_is_one_sentence(study: Path, trained: Run, tmp_path: Path) -> None:

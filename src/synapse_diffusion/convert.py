@@ -21,15 +21,16 @@ from threadpoolctl import threadpool_limits
 
 from synapse_diffusion.bids import OpenRecording, Recording, find_recordings, open_recording, read_trials
 from synapse_diffusion.config import ConvertSettings, Recipe
-from synapse_diffusion.config.tree import digest_of
+from synapse_diffusion.config.tree import conversion_settings, digest_of
 from synapse_diffusion.errors import DataError, StoreError, SynapseError
 from synapse_diffusion.signal.faults import NAN_CHANNEL, ChannelStatistics, Scan, blocks_of, bridged, scan
 from synapse_diffusion.signal.fir import FirPlan, filter_resample
-from synapse_diffusion.store.files import draft_store, file_digest, read_manifest
+from synapse_diffusion.store.files import draft_store, file_digest, open_store, read_manifest
 from synapse_diffusion.types import Progress, Say, Segment, SensorArray
 
 WORKER_BYTES: Final = 600e6  # peak of one converting process, measured by benchmarks/convert.py
 MATRIX_BLOCK: Final = 65536  # samples a block when referencing in place
+MIN_GOOD: Final = 0.2  # share of good channels below which a recording is refused
 MAX_RATIO: Final = 1000  # up and down factors beyond this make filters of absurd length
 
 
@@ -52,6 +53,7 @@ def convert_eeg(recipe: Recipe, say: Say, progress: Progress) -> list[Converted]
     root = Path(recipe.paths.bids)
     recordings = find_recordings(root, recipe.data, say)
     target = Path(recipe.paths.stores) / recipe.data.name
+    _require_own_folders(recordings)
     done = [_finished(recording, recipe, target) for recording in recordings]
     results = [result for result in done if result is not None]
     waiting = [recording for recording, result in zip(recordings, done, strict=True) if result is None]
@@ -78,6 +80,18 @@ def convert_eeg(recipe: Recipe, say: Say, progress: Progress) -> list[Converted]
     return sorted(results, key=lambda result: result.folder)
 
 
+def _require_own_folders(recordings: Sequence[Recording]) -> None:
+    """Two files of one person, session, task and run (two formats, two acquisitions) would share a store."""
+    seen: dict[str, Recording] = {}
+    for recording in recordings:
+        other = seen.setdefault(recording.folder, recording)
+        if other is not recording:
+            raise DataError(
+                f"{other.path} and {recording.path} are one person, session, task and run; keep one of them "
+                "in the data set, or name one folder by data.folder"
+            )
+
+
 def convert_recording(recording: Recording, recipe: Recipe, target: Path) -> Converted:
     """Convert one recording into its store. Raises `DataError`, `MissingError`; leaves nothing half-written."""
     settings = recipe.convert
@@ -96,7 +110,7 @@ def convert_recording(recording: Recording, recipe: Recipe, target: Path) -> Con
         signal_TC = draft.signal(int(starts_out[-1]), len(opened.sensors.names))
         with threadpool_limits(1):  # small products: a second thread waits more than it works (7 s against 0.7 s)
             statistics = _filter_into(signal_TC, opened, found, plan, pieces)
-            sensors = _judge(opened.sensors, found, statistics, settings, notes)
+            sensors = _judge(opened.sensors, found, statistics, settings, notes, recording.path)
             _rereference(signal_TC, sensors, settings, notes, recording.path)
         to_out = _sample_map(pieces, starts_out, plan)
         trials = trials.assign(onset_sample=to_out(trials["onset_sample"].to_numpy()))
@@ -164,6 +178,7 @@ def _judge(
     statistics: ChannelStatistics,
     settings: ConvertSettings,
     notes: list[str],
+    path: Path,
 ) -> SensorArray:
     """Mark bad channels: those that the data set names, NaN ones, and (by setting) those that look it."""
     why = {k: "marked" for k, status in enumerate(sensors.status) if status == "bad"}
@@ -174,8 +189,11 @@ def _judge(
     if why:
         listed = ", ".join(f"{sensors.names[k]} ({reason})" for k, reason in sorted(why.items()))
         notes.append(f"bad channels: {listed}; {settings.bad_channels}")
-    if len(why) == len(sensors.names):
-        raise DataError("every channel is bad (flat or not a number)")
+    n_good = len(sensors.names) - len(why)
+    if n_good < max(1, MIN_GOOD * len(sensors.names)):
+        raise DataError(
+            f"{path}: {n_good} of {len(sensors.names)} channels are good: {notes[-1]}; see convert.*bad_channels"
+        )
     status = tuple("bad" if k in why else state for k, state in enumerate(sensors.status))
     return replace(sensors, status=status)
 
@@ -266,10 +284,7 @@ def _about(recording: Recording, recipe: Recipe) -> dict[str, Any]:
     data = [recording.path]
     if recording.path.suffix in (".vhdr", ".set"):
         data += sorted(p for p in recording.path.parent.glob(f"{recording.path.stem}.*") if p != recording.path)
-    settings = {
-        "convert": recipe.convert.model_dump(mode="json"),
-        "events": recipe.data.events.model_dump(mode="json"),
-    }
+    settings = conversion_settings(recipe)
     return {
         "settings": settings,
         "settings_digest": digest_of(settings),
@@ -287,8 +302,11 @@ def _finished(recording: Recording, recipe: Recipe, target: Path) -> Converted |
         return None
     if any(manifest.get(key) != value for key, value in _about(recording, recipe).items()):
         return None
-    trials = pd.read_csv(folder / "trials.tsv", sep="\t", usecols=["trial_id"])
-    return Converted(recording, folder, len(trials), tuple(manifest["notes"]), skipped=True)
+    try:
+        n_trials = len(open_store(folder, verify_signal=False).trials)
+    except StoreError:
+        return None  # damaged: converted again
+    return Converted(recording, folder, n_trials, tuple(manifest["notes"]), skipped=True)
 
 
 def _collect(result: Any, results: list[Converted], failures: list[SynapseError], say: Say) -> None:

@@ -55,10 +55,11 @@ def evaluate(folder: Path, say: Say, progress: Progress) -> list[dict[str, Any]]
     Raises `RunError` where the run is unfinished, or the stores are not those that it was trained on.
     """
     run = open_run(folder)
+    needed = ("recipe.toml", "splits.tsv", "scaler.safetensors", "curve.tsv", f"predictions/{VALIDATION}.tsv")
+    if missing := [name for name in needed if not (folder / name).exists()]:
+        raise RunError(f"{folder}: not trained to the end (no {missing[0]}); run train with its recipe again")
     recipe, provenance = run.recipe, run.provenance
     use_threads(recipe.execution.threads)
-    if not (folder / "predictions" / f"{VALIDATION}.tsv").exists():
-        raise RunError(f"{folder}: not trained to the end; run train with its recipe again")
     stores = open_stores(recipe, progress)
     digests = {str(s.folder.relative_to(Path(recipe.paths.stores))): s.digest for s in stores}
     if changed := [
@@ -173,7 +174,7 @@ def _score(
             if mine.empty:
                 continue
             label_N = mine["label"].map(of_class).to_numpy(dtype=np.int64)
-            unit_N, permute = _design(mine, label_N)
+            unit_N, permute = _design(mine, label_N, blocks=recipe.split.method == "blocks")
             rng = np.random.default_rng([recipe.evaluate.seed, done])
             scores = classification_scores(
                 mine[[f"p({name})" for name in classes]].to_numpy(),
@@ -197,11 +198,10 @@ def _score(
     return rows
 
 
-def _design(table: pd.DataFrame, label_N: NDArray[np.int64]) -> tuple[NDArray[np.int64], Any]:
+def _design(table: pd.DataFrame, label_N: NDArray[np.int64], *, blocks: bool) -> tuple[NDArray[np.int64], Any]:
     """What an interval draws and a permutation exchanges: concepts, or contiguous stretches of trials."""
     concept = table["concept"].to_numpy(dtype=str)
-    of_one_class = pd.Series(label_N).groupby(concept).nunique().max() == 1
-    if np.all(concept != "n/a") and of_one_class:
+    if not blocks:
         unit_N = np.unique(concept, return_inverse=True)[1]
         return unit_N, permute_units(label_N, unit_N)
     order = table.reset_index(drop=True)
@@ -211,7 +211,8 @@ def _design(table: pd.DataFrame, label_N: NDArray[np.int64]) -> tuple[NDArray[np
     rank[position] = np.arange(len(order))
     block = np.unique((order["person"] + "/" + order["fold"].astype(str)).to_numpy(dtype=str), return_inverse=True)[1]
     permute_sorted = permute_blocks(label_N[position], block[position])
-    return rank // BLOCK_TRIALS, lambda rng: permute_sorted(rng)[rank]
+    within = pd.Series(rank).groupby(block).rank(method="first").to_numpy(dtype=np.int64) - 1
+    return block * len(order) + within // BLOCK_TRIALS, lambda rng: permute_sorted(rng)[rank]
 
 
 def _draw(run: Run, table: pd.DataFrame, split: str, classes: Sequence[str], recipe: Recipe) -> None:

@@ -171,6 +171,8 @@ def save_atomically(arrays: Mapping[str, Any], path: Path, metadata: Mapping[str
 
 def load_tensors(path: Path) -> dict[str, torch.Tensor]:
     """Tensors of a safetensors file. Raises `RunError` where it is missing or damaged."""
+    if not path.exists():
+        raise RunError(f"{path}: missing; train again (what is finished is kept)")
     try:
         tensors: dict[str, torch.Tensor] = load_torch_file(path)
         return tensors

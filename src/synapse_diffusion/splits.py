@@ -228,7 +228,8 @@ def check_split(
             shared = (set(key[split == a]) & set(key[split == b])) - {"n/a"}
             if shared:
                 raise SplitError(
-                    f"leak: {what} {sorted(shared)[0]} is in the {a} and in the {b} part ({len(shared)} are)"
+                    f"leak: {what} {sorted(shared)[0]} is in the {a} and in the {b} part ({len(shared)} are); where "
+                    "images repeat, split.method = 'concepts' keeps them apart"
                 )
         touching = (split == a) & _touches(store, start, n_times, split == b)
         if touching.any():

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from synapse_diffusion.bids import read_concepts
 from synapse_diffusion.config import LabelSettings, Recipe
-from synapse_diffusion.errors import DataError
+from synapse_diffusion.errors import DataError, SplitError
 from synapse_diffusion.losses import calibrated_loss, class_weights
 from synapse_diffusion.models.compact import CompactDecoder
 from synapse_diffusion.models.linear import LinearDecoder, bin_widths, fit_linear
@@ -173,7 +173,7 @@ def make_splits(epochs: Epochs, label_N: NDArray[np.int64], recipe: Recipe, say:
         splits = split_blocks(trials, label_N, unit=settings.unit, folds=settings.folds)
     if settings.per_person:
         splits = split_people(trials, label_N, splits)
-    where = (trials["store"].to_numpy(), trials["start"].to_numpy(), epochs.n_times)
+    where = _stretches(epochs, recipe)
     cleaned = [drop_touching(split, *where) for split in splits]
     for split in cleaned:
         check_split(trials, split, *where, zero_shot=zero_shot)
@@ -188,6 +188,13 @@ def make_splits(epochs: Epochs, label_N: NDArray[np.int64], recipe: Recipe, say:
         of = f" of {concepts} concepts" if zero_shot else f"; {touching} touched another part's window"
         say((f"fold {fold + 1}: " if len(splits) > 1 else "") + counts + of)
     return cleaned
+
+
+def _stretches(epochs: Epochs, recipe: Recipe) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
+    """Store, first sample and length of all that may be read for a trial: window, baseline, random shift."""
+    shift = round(recipe.train.time_shift_s * epochs.sfreq)
+    start = epochs.trials["read_start"].to_numpy() - shift
+    return epochs.trials["store"].to_numpy(), start, epochs.n_read + 2 * shift
 
 
 def _concept_folder(recipe: Recipe) -> Path:
@@ -207,7 +214,8 @@ def _labelled(task: _Task, rows: NDArray[np.int64], fold: int, *, shuffled: bool
     label_N = task.label_N[rows]
     if shuffled:
         concept = task.epochs.trials["concept"].to_numpy(dtype=str)[rows]
-        unit = np.arange(len(rows)) if np.all(concept == "n/a") else np.unique(concept, return_inverse=True)[1]
+        by_trial = task.recipe.split.method == "blocks"
+        unit = np.arange(len(rows)) if by_trial else np.unique(concept, return_inverse=True)[1]
         _, first, index = np.unique(unit, return_index=True, return_inverse=True)
         rng = np.random.default_rng([task.recipe.train.seed, fold, len(rows)])
         label_N = deal_labels(label_N[first], rng)[index]
@@ -235,6 +243,11 @@ def _train_fold(task: _Task, fold: int, split: Split, bar: _Bar) -> tuple[pd.Dat
     recipe, epochs = task.recipe, task.epochs
     rows = {part: np.flatnonzero(split == part) for part in (TRAIN, VALIDATION)}
     rows = {part: r[below(epochs, r, recipe.view.reject_v)] for part, r in rows.items()}
+    for part, kept in rows.items():
+        if set(task.label_N[kept]) != set(range(len(task.classes))):
+            raise SplitError(
+                f"view.reject_v = {recipe.view.reject_v} V leaves the {part} part without some class; raise it"
+            )
     stage = f"fold{fold}"
     data = _scaled(task, rows[TRAIN], stage)
     training = _labelled(task, rows[TRAIN], fold, shuffled=recipe.labels.shuffled)
@@ -274,7 +287,7 @@ def _refit(task: _Task, fold: int, split: Split, linear: LinearDecoder, steps: S
     recipe, epochs, stage = task.recipe, task.epochs, f"fold{fold}_refit"
     trials = epochs.trials
     usable_label = np.where(trials["usable"].to_numpy(), task.label_N, -1)
-    where = (trials["store"].to_numpy(), trials["start"].to_numpy(), epochs.n_times)
+    where = _stretches(epochs, recipe)
     rows = refit_rows(trials, usable_label, split, *where, zero_shot=recipe.split.method == "concepts")
     rows = rows[below(epochs, rows, recipe.view.reject_v)]
     data = _scaled(task, rows, stage)

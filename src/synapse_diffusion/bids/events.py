@@ -17,6 +17,8 @@ from synapse_diffusion.types import NOT_AVAILABLE, TRIAL_COLUMNS, Say, Segment
 
 MIN_ONSET_DISTANCE_S: Final = 0.02  # no display shows pictures faster; a smaller median betrays a wrong unit
 FLAGS: Final = ("is_test", "is_target", "is_catch")
+TRUE: Final = ("1", "1.0", "true", "yes")
+FALSE: Final = ("0", "0.0", "false", "no", "-1", "", "n/a", "nan")
 
 
 def read_trials(
@@ -39,7 +41,7 @@ def read_trials(
             raise DataError(f"{path}: no column {name!r}{where}; it has {_names(table)}")
     onset = _numbers(table["onset"], path)
     trial_type = table.get("trial_type", pd.Series("", index=table.index)).str.lower()
-    is_bad = trial_type.str.startswith("bad").to_numpy()
+    is_bad = trial_type.str.match(r"bad($|[_ ])").to_numpy()
     to_sample = _onset_rule(onset, table, n_samples, sfreq, _events_rate(path, sfreq), columns.onset_unit, path)
     sample = to_sample(onset)
     outside = np.flatnonzero((sample < 0) | (sample >= n_samples))
@@ -160,9 +162,10 @@ def _trials(table: pd.DataFrame, columns: EventColumns, recording: Recording, sa
     missing = [name for name in optional.values() if name not in table]
     if missing:
         say(f"{recording.events.name}: no column {', '.join(missing)}; taken as 0 in every row")
-    flags = {key: _flag(table, getattr(columns, key)) for key in FLAGS}
+    path = recording.events
+    flags = {key: _flag(table, getattr(columns, key), path) for key in FLAGS}
     stem = f"sub-{recording.person}_ses-{recording.session}_run-{recording.run}"
-    sequence = _flag(table, columns.sequence)
+    sequence = _sequence(table, columns.sequence)
     return pd.DataFrame(
         {
             "trial_id": [f"{stem}_{row:06d}" for row in range(n)],
@@ -179,8 +182,23 @@ def _trials(table: pd.DataFrame, columns: EventColumns, recording: Recording, sa
     )
 
 
-def _flag(table: pd.DataFrame, name: str) -> NDArray[np.int64]:
+def _flag(table: pd.DataFrame, name: str, path: Path) -> NDArray[np.int64]:
+    """1 or 0 a row; a column that is not there, and n/a, are 0."""
     if not name or name not in table:
         return np.zeros(len(table), np.int64)
-    text = table[name].str.strip().str.lower().replace({"true": "1", "false": "0"})
-    return pd.to_numeric(text, errors="coerce").fillna(0).to_numpy(dtype=np.int64)
+    text = table[name].str.strip().str.lower()
+    value = text.map({**dict.fromkeys(TRUE, 1), **dict.fromkeys(FALSE, 0)})
+    if value.isna().any():
+        row = int(np.flatnonzero(value.isna())[0])
+        raise DataError(f"{path}: row {row + 1}: {name} is {table[name].iloc[row]!r}; a flag must be 0 or 1")
+    return np.asarray(value, dtype=np.int64)
+
+
+def _sequence(table: pd.DataFrame, name: str) -> NDArray[np.int64]:
+    """The sequence's number, or where names are given their order of appearance."""
+    if not name or name not in table:
+        return np.zeros(len(table), np.int64)
+    number = pd.to_numeric(table[name], errors="coerce").to_numpy(dtype=float)
+    if np.isfinite(number).all():
+        return np.asarray(np.rint(number), dtype=np.int64)
+    return np.asarray(pd.factorize(table[name])[0], dtype=np.int64)

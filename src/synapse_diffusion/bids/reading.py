@@ -136,7 +136,8 @@ def _check_brainvision(path: Path) -> None:
     if not data.exists():
         raise DataError(f"{data}: the data file that {path.name} names is not there; download it again")
     sizes = {"IEEE_FLOAT_32": 4, "INT_16": 2, "INT_32": 4}
-    frame = int(keys.get("NumberOfChannels", "0")) * sizes.get(keys.get("BinaryFormat", ""), 0)
+    n_channels = keys.get("NumberOfChannels", "0")
+    frame = (int(n_channels) if n_channels.isdigit() else 0) * sizes.get(keys.get("BinaryFormat", ""), 0)
     size = data.stat().st_size
     if frame and (size == 0 or size % frame):
         raise DataError(
@@ -159,9 +160,7 @@ def _apply_channels_tsv(recording: Recording, raw: Any) -> tuple[str, ...]:
     path = recording.path.with_name(recording.path.name.rsplit("_", 1)[0] + "_channels.tsv")
     marked = list(raw.info["bads"])
     if path.exists():
-        table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False, encoding="utf-8-sig")
-        if "name" not in table or "type" not in table:
-            raise DataError(f"{path}: needs the columns name and type; it has {', '.join(table.columns)}")
+        table = _sidecar_table(path, ("name", "type"))
         kinds = {
             "EEG": "eeg",
             "EOG": "eog",
@@ -185,6 +184,17 @@ def _apply_channels_tsv(recording: Recording, raw: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in marked if name in raw.ch_names))
 
 
+def _sidecar_table(path: Path, needed: tuple[str, ...]) -> pd.DataFrame:
+    """A BIDS sidecar table as text. Raises `DataError` where it is no table or lacks a column."""
+    try:
+        table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not a tab-separated table: {str(error).splitlines()[0]}") from None
+    if missing := [name for name in needed if name not in table]:
+        raise DataError(f"{path}: no column {', '.join(missing)}; it has {', '.join(table.columns)}")
+    return table
+
+
 def _sensors(raw: Any, columns: NDArray[np.int64], bad: tuple[str, ...], recording: Recording) -> SensorArray:
     """Names, status and positions: the recording's own, else electrodes.tsv, else standard 10-05."""
     names = tuple(raw.ch_names[k] for k in columns)
@@ -199,10 +209,10 @@ def _sensors(raw: Any, columns: NDArray[np.int64], bad: tuple[str, ...], recordi
 def _positions(names: tuple[str, ...], recording: Recording) -> NDArray[np.float64]:
     path = recording.path.with_name(recording.path.name.rsplit("_", 1)[0] + "_electrodes.tsv")
     if path.exists():
-        table = pd.read_csv(path, sep="\t", na_values=["n/a"], encoding="utf-8-sig").set_index("name")
-        xyz = table.reindex(list(names))[["x", "y", "z"]].to_numpy(dtype=float)
+        table = _sidecar_table(path, ("name", "x", "y", "z")).drop_duplicates("name").set_index("name")
+        xyz = table.reindex(list(names))[["x", "y", "z"]].apply(pd.to_numeric, errors="coerce").to_numpy(dtype=float)
         largest = np.nanmax(np.abs(xyz)) if np.isfinite(xyz).any() else np.nan
-        return xyz / (1000.0 if largest > 10 else 100.0 if largest > 1 else 1.0)  # mm, cm or m
+        return np.asarray(xyz / (1000.0 if largest > 10 else 100.0 if largest > 1 else 1.0))  # mm, cm or m
     by_name = {name.lower(): position for name, position in standard_positions().items()}
     return np.array([by_name.get(name.lower(), np.full(3, np.nan)) for name in names])
 

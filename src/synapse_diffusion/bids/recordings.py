@@ -60,6 +60,10 @@ def find_recordings(root: Path, settings: DataSettings, say: Say) -> list[Record
         for path in base.rglob("sub-*")
         if path.suffix in EXTENSIONS and path.is_file() and _relevant(path, base, bool(settings.folder))
     )
+    if not files and any(base.rglob("sub-*_events.tsv")):
+        raise DataError(
+            f"{base}: holds event tables but no recordings ({', '.join(EXTENSIONS)}); download the data files"
+        )
     if not files:
         raise DataError(f"{base}: no EEG recording (sub-*/eeg/*_eeg{{{','.join(EXTENSIONS)}}}) in it")
     recordings = [_recording(path, root) for path in files]
@@ -130,9 +134,12 @@ def _without_excluded(recordings: list[Recording], root: Path, settings: DataSet
     table = root / "participants.tsv"
     if settings.include_excluded or not table.exists():
         return recordings
-    with table.open(encoding="utf-8-sig", newline="") as file:
-        rows = list(csv.DictReader(file, delimiter="\t"))
-    excluded = {str(row["participant_id"]).removeprefix("sub-") for row in rows if row.get("exclude") == "1"}
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file, delimiter="\t"))
+    except UnicodeDecodeError as error:
+        raise DataError(f"{table}: not a UTF-8 table: {error}") from None
+    excluded = {str(row.get("participant_id")).removeprefix("sub-") for row in rows if row.get("exclude") == "1"}
     left_out = sorted({r.person for r in recordings} & excluded)
     if left_out:
         say(

@@ -16,7 +16,9 @@ def _none_word(value: object) -> object:
 def _one_or_many(value: object) -> object:
     if isinstance(value, int) and not isinstance(value, bool):
         return (str(value),)
-    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) and value else value
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",")) if value else ()
+    return value
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_one_or_many)]
@@ -31,7 +33,9 @@ Interval = Annotated[tuple[float, float] | None, BeforeValidator(_none_word)]
 class Settings(BaseModel):
     """Base of all branches: frozen, unknown keys refused, numbers not read from text."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 class PathSettings(Settings):
@@ -127,7 +131,7 @@ class SimulateSettings(Settings):
     """Frequency of the mains hum."""
     picture_size: Annotated[int, Field(ge=16, le=1024)] = 96
     """Pixels a side."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     """Another seed, another study."""
 
 
@@ -163,6 +167,8 @@ class ConvertSettings(Settings):
             raise ValueError(f"lowpass_hz = {self.lowpass_hz} must be above highpass_hz = {self.highpass_hz}")
         if self.lowpass_hz > self.sfreq / 2:
             raise ValueError(f"lowpass_hz = {self.lowpass_hz} is above half of sfreq = {self.sfreq}")
+        if any(not 2.0 < hz < self.sfreq / 2 - 2.0 for hz in self.notch_hz):
+            raise ValueError(f"notch_hz = {list(self.notch_hz)} must lie 2 Hz inside 0 .. {self.sfreq / 2:g} Hz")
         return self
 
 
@@ -189,6 +195,10 @@ class ViewSettings(Settings):
     def _window(self) -> Self:
         if self.stop_s <= self.start_s:
             raise ValueError(f"stop_s = {self.stop_s} must be above start_s = {self.start_s}")
+        if self.baseline is not None and self.baseline[1] <= self.baseline[0]:
+            raise ValueError(f"baseline = {list(self.baseline)} must end after it starts")
+        if len(set(self.channels)) != len(self.channels):
+            raise ValueError(f"channels names one twice: {', '.join(self.channels)}")
         return self
 
 
@@ -227,7 +237,7 @@ class SplitSettings(Settings):
     """`blocks`: contiguous folds a person; each is tested once, the next one validates."""
     per_person: bool = False
     """One decoder a person, from that person's trials alone, instead of one for all with weights of each."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     """Another seed, other concepts and sequences held out."""
 
 
@@ -278,7 +288,7 @@ class TrainSettings(Settings):
     for as many steps as were best; test is scored with that. Twice the time, a quarter more data."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of the forward pass."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     """Another seed, other weights to begin with and another order of trials."""
 
 
@@ -291,7 +301,7 @@ class EvaluateSettings(Settings):
     """Random exchanges behind each p; 0: no p."""
     bootstrap: Annotated[int, Field(ge=0)] = 2000
     """Draws behind each interval; 0: no interval."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     """Of permutations and draws."""
 
 
@@ -332,3 +342,11 @@ class Recipe(Settings):
 def digest_of(values: dict[str, Any]) -> str:
     """SHA-256 of a tree of plain values, independent of key order."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def conversion_settings(recipe: Recipe) -> dict[str, Any]:
+    """What a signal store depends on beside its sources."""
+    return {
+        "convert": recipe.convert.model_dump(mode="json"),
+        "events": recipe.data.events.model_dump(mode="json"),
+    }

@@ -16,9 +16,10 @@ from synapse_diffusion.store.files import SignalStore
 class Epochs:
     """All trials of several recordings as windows of their continuous signals.
 
-    `trials` is the recordings' trial tables end to end, with the columns `store` (index into `stores`),
-    `start` (first sample of the window) and `usable` (the window lies inside one piece of the recording and
-    touches no bad stretch). Raises `StoreError` where rates differ or no channel is common to all.
+    `trials` is the recordings' trial tables end to end, with the columns `store` (index into `stores`), `start` (first
+    sample of the window), `read_start` (of all that is read for it, baseline included) and `usable` (that stretch lies
+    inside one piece of the recording and touches nothing bad). Raises `StoreError` where rates differ or no channel
+    is common to all.
     """
 
     def __init__(
@@ -44,11 +45,17 @@ class Epochs:
         if self._baseline is not None:
             low, high = min(low, self._baseline[0]), max(high, self._baseline[1])
         self._reach = (offset - low, high - offset)
+        self.n_read = sum(self._reach)
+        """Samples that an epoch's reading spans, baseline included."""
         tables = []
         for k, store in enumerate(stores):
             start = store.trials["onset_sample"].to_numpy() + offset
             usable, first, last = _usable(store, start - self._reach[0], start + self._reach[1])
-            tables.append(store.trials.assign(store=k, start=start, usable=usable, first=first, last=last))
+            tables.append(
+                store.trials.assign(
+                    store=k, start=start, read_start=start - self._reach[0], usable=usable, first=first, last=last
+                )
+            )
         self.trials: pd.DataFrame = pd.concat(tables, ignore_index=True)
         self._start = self.trials["start"].to_numpy()
         self._limits = self.trials[["first", "last"]].to_numpy()

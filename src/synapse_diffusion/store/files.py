@@ -124,9 +124,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError, UnicodeDecodeError):
         raise StoreError(f"{path}: missing or damaged; convert this recording again") from None
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT or manifest.get("version") != VERSION:
+    complete = isinstance(manifest, dict) and {"checksums", "signal_bytes", "sfreq"} <= set(manifest)
+    if not complete or manifest.get("format") != FORMAT or manifest.get("version") != VERSION:
         raise StoreError(f"{path}: not a {FORMAT} of version {VERSION}; convert this recording again")
-    return manifest
+    found: dict[str, Any] = manifest
+    return found
 
 
 def open_store(folder: Path, *, verify_signal: bool = True) -> SignalStore:

@@ -10,10 +10,12 @@ import torch
 from numpy.typing import NDArray
 
 from synapse_diffusion.config import Recipe
+from synapse_diffusion.config.tree import conversion_settings, digest_of
+from synapse_diffusion.errors import StoreError
 from synapse_diffusion.runs import Scalers
 from synapse_diffusion.signal.scaling import Scaler, fit_scaler
 from synapse_diffusion.store.epochs import Epochs
-from synapse_diffusion.store.files import SignalStore, find_stores, open_store
+from synapse_diffusion.store.files import SignalStore, find_stores, open_store, read_manifest
 from synapse_diffusion.types import Progress
 
 CHUNK = 512
@@ -46,21 +48,46 @@ class ScaledEpochs:
 def open_stores(recipe: Recipe, progress: Progress) -> list[SignalStore]:
     """The data set's stores of the people and sessions that the recipe chooses, verified."""
     folders = find_stores(Path(recipe.paths.stores), recipe.data.name)
+    for k, (key, names) in enumerate(_wishes(recipe)):
+        there = {_entities(folder)[k] for folder in folders}
+        if missing := [name for name in names if name not in there]:
+            raise StoreError(
+                f"{folders[0].parents[2]}: no store for data.{key} {', '.join(missing)}; there are "
+                f"{', '.join(sorted(there))}: convert them, or choose others"
+            )
     chosen = [folder for folder in folders if _wanted(folder, recipe)]
+    if not chosen:
+        raise StoreError(
+            f"{folders[0].parents[2]}: no store fits all of data.people, sessions, tasks and runs together"
+        )
+    settings = digest_of(conversion_settings(recipe))
     stores = []
-    for k, folder in enumerate(chosen or folders):
-        progress("opening stores", k, len(chosen or folders))
+    for k, folder in enumerate(chosen):
+        progress("opening stores", k, len(chosen))
+        if read_manifest(folder)["settings_digest"] != settings:
+            raise StoreError(
+                f"{folder}: was converted with other settings (convert.*, data.events.*); convert it again"
+            )
         stores.append(open_store(folder, verify_signal=recipe.execution.verify_stores))
     progress("opening stores", len(stores), len(stores))
     return stores
 
 
-def _wanted(folder: Path, recipe: Recipe) -> bool:
+def _wishes(recipe: Recipe) -> list[tuple[str, tuple[str, ...]]]:
+    data = recipe.data
+    return [("people", data.people), ("sessions", data.sessions), ("tasks", data.tasks), ("runs", data.runs)]
+
+
+def _entities(folder: Path) -> tuple[str, str, str, str]:
+    """Person, session, task and run of a store's folder."""
     person, session, run = (part.split("-", 1)[1] for part in folder.parts[-3:])
     task, _, number = run.rpartition("-")
-    data = recipe.data
-    wanted = ((person, data.people), (session, data.sessions), (task, data.tasks), (number, data.runs))
-    return all(not names or value in names for value, names in wanted)
+    return person, session, task, number
+
+
+def _wanted(folder: Path, recipe: Recipe) -> bool:
+    pairs = zip(_entities(folder), _wishes(recipe), strict=True)
+    return all(not names or value in names for value, (_, names) in pairs)
 
 
 def open_epochs(stores: Sequence[SignalStore], recipe: Recipe, device: torch.device | str) -> Epochs:

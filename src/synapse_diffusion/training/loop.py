@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 
 from synapse_diffusion.config import TrainSettings
+from synapse_diffusion.errors import RunError
 from synapse_diffusion.losses import balanced_cross_entropy, calibrated_loss, class_weights
 from synapse_diffusion.models.compact import CompactDecoder
 from synapse_diffusion.runs import load_tensors, save_atomically
@@ -120,6 +121,10 @@ def fit(
             0 if better else state.since_best + 1,
             [*state.curve, row],
         )
+        if not math.isfinite(row["train_loss"]):
+            raise RunError(
+                f"training diverged before step {stop}; lower train.learning_rate = {settings.learning_rate:g}"
+            )
         on_check(stop, row)
         _save(checkpoint, model, optimizer, ema, best, state)
     with torch.no_grad():
