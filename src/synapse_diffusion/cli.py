@@ -103,9 +103,6 @@ def main() -> None:
     except SynapseError as error:
         typer.secho(f"error: {error}", err=True, fg="red")
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        typer.secho("interrupted; the same command goes on from here", err=True)
-        sys.exit(130)
 
 
 def _say(line: str) -> None:
@@ -130,7 +127,12 @@ def _progress() -> Iterator[Callable[[str, int, int], None]]:
         def report(what: str, done: int, total: int) -> None:
             bar.update(task, description=what, completed=done, total=total or None)
 
-        yield report
+        try:
+            yield report
+        except KeyboardInterrupt:
+            bar.stop()
+            typer.secho("interrupted; the same command goes on from here", err=True)
+            raise
 
 
 def _print_scores(rows: list[dict[str, Any]], folder: Path) -> None:
