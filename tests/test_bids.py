@@ -144,6 +144,25 @@ def test_formats_give_the_signal_that_mne_reads(tmp_path: Path, suffix: str) -> 
         assert {(s.start, s.kind) for s in opened.segments} >= {(4000, "bad"), (12_000, "boundary")}
 
 
+def test_a_cleaned_derivative_takes_the_raw_events(tmp_path: Path) -> None:
+    """As in ds003825: derivatives/eeglab/*.set at a lower rate, without event tables, beside events in raw samples."""
+    folder = make(tmp_path)
+    raw = mne.io.read_raw_brainvision(folder / "sub-01_task-x_eeg.vhdr", preload=True).resample(100.0)
+    target = tmp_path / "derivatives/eeglab/sub-01_task-x_continuous.set"
+    target.parent.mkdir(parents=True)
+    mne.export.export_raw(target, raw)
+    (folder / "sub-01_task-x_eeg.json").write_text(json.dumps({"SamplingFrequency": 200}))
+    rows = [f"{s}\t0\ta" for s in np.arange(10) * 1900 + 450]
+    for header, found in (("onset\tduration\ttrial_type", rows), ("onset\ttrial_type\tsample", [])):
+        table = found or [f"{s / 200}\ta\t{s}" for s in np.arange(10) * 1900 + 450]
+        rewrite(folder / "sub-01_task-x_events.tsv", header, table)
+        recording = find_recordings(tmp_path, DataSettings(folder="derivatives/eeglab"), quiet)[0]
+        opened = open_recording(recording)
+        assert opened.sfreq == 100.0
+        trials, _ = read_trials(recording, LABEL, opened.n_samples, opened.sfreq, quiet)
+        assert np.array_equal(trials["onset_sample"], np.arange(10) * 950 + 225)
+
+
 def test_channels_tsv_and_bad_rows(tmp_path: Path) -> None:
     folder = make(tmp_path)
     (folder / "sub-01_task-x_channels.tsv").write_text(

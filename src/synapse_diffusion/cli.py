@@ -93,7 +93,7 @@ def demo(set_: SetOption = None) -> None:
     settings = load_recipe("demo", set_ or ())
     with _progress() as progress:
         folder, rows = run_recipe(settings, "demo", _command(), _say, progress, simulated=True)
-    _print_scores(rows, folder)
+    _print_scores([row for row in rows if row["person"] == "all"], folder)
 
 
 def main() -> None:
