@@ -350,7 +350,8 @@ def _linear(task: _Task, data: ScaledEpochs, training: Labelled, validation: Lab
             loss = calibrated_loss(torch.from_numpy(log_p), truth_N, weight_K)
             if best is None or loss < best[0]:
                 best = (loss, decoder)
-    assert best is not None  # the pooled one always fits: every class has training trials
+    if best is None:
+        raise SplitError("some class has fewer than two training trials; more recordings or other classes are needed")
     save_linear(best[1], path)
     return best[1]
 

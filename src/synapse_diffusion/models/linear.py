@@ -55,13 +55,13 @@ def fit_linear(
     *,
     pooled: bool,
 ) -> LinearDecoder | None:
-    """Shrinkage LDA (Ledoit-Wolf) on binned epochs, equal class priors; None where a person lacks a class."""
+    """Shrinkage LDA (Ledoit-Wolf) on binned epochs, equal class priors; None where a class has fewer than two trials."""
     features_NF = binned(x_NCT, width)
     who = np.zeros_like(person_N) if pooled else person_N
     weights, biases = [], []
     for p in range(1 if pooled else n_people):
         rows = np.flatnonzero(who == p)[:MAX_TRIALS]
-        if len(np.unique(label_N[rows])) < n_classes:
+        if np.bincount(label_N[rows], minlength=n_classes).min() < 2:
             return None
         prior = np.full(n_classes, 1.0 / n_classes)
         lda = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto", priors=prior)
