@@ -55,7 +55,7 @@ def fit_linear(
     *,
     pooled: bool,
 ) -> LinearDecoder | None:
-    """Shrinkage LDA (Ledoit-Wolf) on binned epochs, equal class priors; None where a class has fewer than two trials."""
+    """Shrinkage LDA (Ledoit-Wolf) on binned epochs, equal class priors; None for a class of fewer than two trials."""
     features_NF = binned(x_NCT, width)
     who = np.zeros_like(person_N) if pooled else person_N
     weights, biases = [], []
