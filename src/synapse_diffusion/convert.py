@@ -112,7 +112,7 @@ def convert_recording(recording: Recording, recipe: Recipe, target: Path) -> Con
             statistics = _filter_into(signal_TC, opened, found, plan, pieces)
             sensors = _judge(opened.sensors, found, statistics, settings, notes, recording.path)
             _rereference(signal_TC, sensors, settings, notes, recording.path)
-        to_out = _sample_map(pieces, starts_out, plan)
+        to_out = _SampleMap(pieces, starts_out, plan)
         trials = trials.assign(onset_sample=to_out(trials["onset_sample"].to_numpy()))
         draft.finish(
             settings.sfreq,
@@ -257,7 +257,7 @@ def _pieces(opened: OpenRecording, segments: Sequence[Segment]) -> list[tuple[in
     return list(pairwise(cuts))
 
 
-class _sample_map:  # noqa: N801 - a function with a memory
+class _SampleMap:
     """Input sample -> nearest output sample of its own piece."""
 
     def __init__(self, pieces: Sequence[tuple[int, int]], starts_out: NDArray[Any], plan: FirPlan) -> None:
@@ -271,7 +271,7 @@ class _sample_map:  # noqa: N801 - a function with a memory
         return np.asarray(np.minimum(out, self._starts_out[piece + 1] - 1), dtype=np.int64)
 
 
-def _segments_out(segments: Sequence[Segment], to_out: _sample_map, n_out: int) -> list[Segment]:
+def _segments_out(segments: Sequence[Segment], to_out: _SampleMap, n_out: int) -> list[Segment]:
     out = []
     for segment in segments:
         start, last = (int(k) for k in to_out(np.array([segment.start, max(segment.stop - 1, segment.start)])))

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -134,7 +135,7 @@ def _pictures(
                 concept,
                 category,
                 int(k >= settings.exemplars),
-                lambda c=concept, e=k: draw_picture(c, e, settings.seed, settings.picture_size),  # type: ignore[misc]
+                partial(draw_picture, concept, k, settings.seed, settings.picture_size),
             )
             for category in chosen
             for at, concept in enumerate(CATEGORIES[category])
@@ -156,7 +157,7 @@ def _pictures(
             is_test = int(k >= len(files) - n_test)
             category = str(group["category"].iloc[0])
             picture = Path(folder) / file
-            load = lambda p=picture: _load_picture(p, settings.picture_size)  # noqa: E731
+            load = partial(_load_picture, picture, settings.picture_size)
             found.append((Path(file).name, str(concept), category, is_test, load))
     return found
 
