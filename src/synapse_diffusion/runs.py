@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 from safetensors.torch import load_file as load_torch_file
 from safetensors.torch import save_file as save_torch_file
 
@@ -75,7 +75,7 @@ class Run:
 
     def read_scalers(self) -> Scalers:
         """All scalers, by key."""
-        arrays = load_file(self.folder / "scaler.safetensors")
+        arrays = {key: value.numpy() for key, value in load_tensors(self.folder / "scaler.safetensors").items()}
         keys = {name.rsplit("/", 1)[0] for name in arrays}
         return {key: Scaler(arrays[f"{key}/offset"], arrays[f"{key}/matrix"]) for key in sorted(keys)}
 

@@ -53,7 +53,7 @@ def read_trials(
         )
     scale = 1000.0 if columns.duration_unit == "milliseconds" else 1.0
     duration = pd.to_numeric(table.get("duration", pd.Series("0", index=table.index)), errors="coerce")
-    duration_s = (duration.fillna(0.0) / scale).to_numpy(dtype=float)
+    duration_s = np.clip(np.nan_to_num(duration.to_numpy(dtype=float) / scale, posinf=0.0), 0.0, None)
     bad = [
         Segment(int(sample[k]), min(int(sample[k] + duration_s[k] * sfreq) + 1, n_samples), "bad")
         for k in np.flatnonzero(is_bad)
