@@ -41,17 +41,20 @@ class Segment:
 
 @dataclass(frozen=True)
 class SensorArray:
-    """Sensors in the order of the signal's columns; positions in m, head coordinates, NaN where unknown."""
+    """Sensors in the order of the signal's columns; positions in m, head coordinates, NaN where unknown.
+
+    Kinds are MNE's channel types (eeg, mag, grad: CTF's axial gradiometers are `mag` there); units V, T, T/m.
+    """
 
     names: tuple[str, ...]
     kinds: tuple[str, ...]
-    unit: str
+    units: tuple[str, ...]
     position_C3: NDArray[np.float64]
     status: tuple[str, ...]
 
     def __post_init__(self) -> None:
         n = len(self.names)
-        if not (len(self.kinds) == len(self.status) == len(self.position_C3) == n):
+        if not (len(self.kinds) == len(self.units) == len(self.status) == len(self.position_C3) == n):
             raise ValueError(f"sensor fields differ in length for {n} names")
         if len(set(self.names)) != n:
             raise ValueError("sensor names repeat")

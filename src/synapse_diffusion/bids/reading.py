@@ -104,7 +104,7 @@ def _with_reference(opened: OpenRecording) -> OpenRecording:
         sensors=SensorArray(
             (*sensors.names, name),
             (*sensors.kinds, "eeg"),
-            sensors.unit,
+            (*sensors.units, "V"),
             np.vstack([sensors.position_C3, standard[name]]),
             (*sensors.status, "reference"),
         ),
@@ -203,7 +203,7 @@ def _sensors(raw: Any, columns: NDArray[np.int64], bad: tuple[str, ...], recordi
     if not np.isfinite(position_C3).any():
         position_C3 = _positions(names, recording)
     status = tuple("bad" if name in bad else "good" for name in names)
-    return SensorArray(names, ("eeg",) * len(names), "V", position_C3, status)
+    return SensorArray(names, ("eeg",) * len(names), ("V",) * len(names), position_C3, status)
 
 
 def _positions(names: tuple[str, ...], recording: Recording) -> NDArray[np.float64]:

@@ -81,6 +81,8 @@ class EventColumns(Settings):
 class DataSettings(Settings):
     """Which recordings of which data set."""
 
+    modality: Literal["eeg", "meg"] = "eeg"
+    """What is recorded."""
     name: str = "study"
     """Name of the data set: a folder under `paths.stores`."""
     folder: str = ""

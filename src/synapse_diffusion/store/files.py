@@ -71,7 +71,7 @@ class StoreDraft:
     ) -> None:
         """Write tables and manifest; `about` (settings, sources, counts) goes into the manifest."""
         table = pd.DataFrame(sensors.position_C3, columns=["x", "y", "z"])
-        table.insert(0, "unit", sensors.unit)
+        table.insert(0, "unit", list(sensors.units))
         table.insert(0, "type", list(sensors.kinds))
         table.insert(0, "name", list(sensors.names))
         table["status"] = list(sensors.status)
@@ -164,7 +164,7 @@ def open_store(folder: Path, *, verify_signal: bool = True) -> SignalStore:
         sensors=SensorArray(
             tuple(sensors["name"]),
             tuple(sensors["type"]),
-            str(sensors["unit"].iloc[0]),
+            tuple(sensors["unit"]),
             sensors[["x", "y", "z"]].replace("n/a", "nan").to_numpy(dtype=float),
             tuple(sensors["status"]),
         ),
