@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from conftest import quiet, small
-from synapse_diffusion.convert import convert_eeg
+from synapse_diffusion.convert import convert
 from synapse_diffusion.errors import DataError, RunError, StoreError
 from synapse_diffusion.evaluate import _design, evaluate
 from synapse_diffusion.metrics import classification_scores
@@ -163,7 +163,7 @@ def test_the_baseline_keeps_its_distance_too(study: Path, tmp_path: Path) -> Non
             "labels": recipe.labels.model_copy(update={"source": "column", "classes": ()}),
         }
     )
-    convert_eeg(recipe, quiet, quiet)
+    convert(recipe, quiet, quiet)
     epochs = open_epochs(open_stores(recipe, quiet), recipe, "cpu")
     _, label = label_trials(epochs.trials, recipe.labels, study)
     for split in make_splits(epochs, label, recipe, quiet):

@@ -6,11 +6,14 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from synapse_diffusion.errors import SynapseError
+
+if TYPE_CHECKING:
+    from synapse_diffusion.config import Recipe
 
 app = typer.Typer(
     add_completion=False,
@@ -37,25 +40,28 @@ def simulate(recipe: RecipeArgument, set_: SetOption = None) -> None:
 
 
 @app.command()
-def convert(modality: Literal["eeg"], recipe: RecipeArgument, set_: SetOption = None) -> None:
+def convert(
+    modality: Literal["eeg", "meg"],
+    recipe: RecipeArgument,
+    set_: SetOption = None,
+    shard: Annotated[str, typer.Option(help="Only this share of the recordings, e.g. 3/16.")] = "1/1",
+) -> None:
     """Turn raw BIDS recordings into signal stores (paths.stores)."""
-    from synapse_diffusion.config import load_recipe
-    from synapse_diffusion.convert import convert_eeg
+    from synapse_diffusion.convert import convert
 
-    settings = load_recipe(recipe, set_ or ())
+    settings = _recipe_of(modality, recipe, set_)
     with _progress() as progress:
-        results = convert_eeg(settings, _say, progress)
+        results = convert(settings, _say, progress, _shard(shard))
     trials = sum(result.n_trials for result in results)
     _say(f"{len(results)} recordings, {trials} trials in {Path(settings.paths.stores) / settings.data.name}")
 
 
 @app.command()
-def train(modality: Literal["eeg"], recipe: RecipeArgument, set_: SetOption = None) -> None:
+def train(modality: Literal["eeg", "meg"], recipe: RecipeArgument, set_: SetOption = None) -> None:
     """Train a decoder and its linear baseline; opens training and validation data only."""
-    from synapse_diffusion.config import load_recipe
     from synapse_diffusion.train import train
 
-    settings = load_recipe(recipe, set_ or ())
+    settings = _recipe_of(modality, recipe, set_)
     with _progress() as progress:
         run = train(settings, Path(recipe).stem, _command(), _say, progress)
     _say(f"trained: {run.folder}")
@@ -103,6 +109,29 @@ def main() -> None:
     except SynapseError as error:
         typer.secho(f"error: {error}", err=True, fg="red")
         sys.exit(error.exit_code)
+
+
+def _recipe_of(modality: str, recipe: str, set_: list[str] | None) -> Recipe:
+    """The recipe, which must be one of this modality."""
+    from synapse_diffusion.config import load_recipe
+    from synapse_diffusion.errors import SettingsError
+
+    settings = load_recipe(recipe, set_ or ())
+    if settings.data.modality != modality:
+        raise SettingsError(
+            f"{recipe}: data.modality = {settings.data.modality!r}, not {modality!r}: say {settings.data.modality}, or "
+            "take another recipe"
+        )
+    return settings
+
+
+def _shard(text: str) -> tuple[int, int]:
+    from synapse_diffusion.errors import SettingsError
+
+    share, _, shares = text.partition("/")
+    if not (share.isdigit() and shares.isdigit()):
+        raise SettingsError(f"--shard {text}: give k/n with k from 1 to n, e.g. 3/16")
+    return int(share), int(shares)
 
 
 def _say(line: str) -> None:

@@ -62,12 +62,18 @@ class EventColumns(Settings):
     """The concept; empty: the folder of the image's path."""
     label: str = ""
     """The data set's own class."""
+    image_number: str = ""
+    """THINGS' image number, 1 to 26107 (ds004212: `value`); names image and concept by `paths.things`."""
+    concept_number: str = ""
+    """1-based concept number (ds004212: `things_category_nr`); must agree with `image_number`."""
     is_test: str = ""
-    """1 where one of the repeated test images is shown."""
+    """Column with 1 where one of the repeated test images is shown; or `column=value`."""
     is_target: str = ""
-    """1 where the person was to respond."""
+    """Column with 1 where the person was to respond; or `column=value`."""
     is_catch: str = ""
-    """1 for catch trials, which are never decoded."""
+    """Column with 1 for catch trials, which are never decoded; or `column=value`."""
+    keep_catch: bool = False
+    """Store catch trials too; they are counted in the manifest either way."""
     sequence: str = ""
     """Number of the RSVP sequence or block."""
     keep: dict[str, Names] = {}
@@ -76,6 +82,9 @@ class EventColumns(Settings):
     """`auto` decides from evidence and refuses where the evidence does not decide."""
     duration_unit: Literal["seconds", "milliseconds"] = "seconds"
     """Unit of `duration`; ds003825 gives milliseconds."""
+    onset_distance_s: Interval = None
+    """Shortest and longest distance in s from onset to onset that the design allows; what lies outside is said.
+    `none`: the recording's own median, give or take a quarter."""
 
 
 class DataSettings(Settings):
@@ -152,6 +161,12 @@ class ConvertSettings(Settings):
     """`["average"]`, `["none"]`, or names of electrodes whose mean is taken off."""
     restore_reference: bool = False
     """Add the recording's own reference electrode (EEGReference) as a channel before re-referencing."""
+    compensation: Annotated[Literal[0, 1, 2, 3] | None, BeforeValidator(_none_word)] = None
+    """Order of CTF's gradient compensation; `none`: as recorded."""
+    drop_channels: Names = ()
+    """Sensors that are not stored, e.g. one known to be broken (THINGS-MEG: `MRO11`)."""
+    trigger_channel: str = ""
+    """Channel with the trigger or photodiode: its rising edges are compared with the onsets, and the delay said."""
     bad_channels: Literal["interpolate", "zero", "keep"] = "interpolate"
     """What happens to channels that are marked or found bad; `zero` where positions are unknown."""
     find_bad_channels: bool = True
@@ -162,6 +177,13 @@ class ConvertSettings(Settings):
     """A channel whose best correlation with any other stays below is bad (16 channels or more)."""
     dropout_s: Positive = 0.05
     """All channels constant or not a number for this long, in s: a dropout, bridged before filtering."""
+    ica: Literal["none", "eog_ecg", "iclabel"] = "none"
+    """Take out independent components: those that go with the EOG and ECG (MNE's scores), or those that ICLabel
+    (EEG; needs mne-icalabel) calls an artefact."""
+    ica_components: Annotated[int, Field(ge=2)] = 20
+    """Components to look at."""
+    ica_seed: Annotated[int, Field(ge=0)] = 0
+    """Of the decomposition's start."""
 
     @model_validator(mode="after")
     def _bands(self) -> Self:

@@ -1,0 +1,6 @@
+"""Raw BIDS recordings -> signal stores; two modalities' stores -> an index of what pairs."""
+
+from synapse_diffusion.convert.recording import Converted
+from synapse_diffusion.convert.stage import convert
+
+__all__ = ["Converted", "convert"]
