@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -69,6 +70,18 @@ def bad_channels(folder: Path) -> list[str]:
     """Names listed in the folder's `BadChannels` (in BIDS `<name>_BadChannels`), without their system's number."""
     listed = [path.read_text("utf-8", "replace").split() for path in sorted(folder.glob("*BadChannels"))]
     return [clean_name(name) for names in listed for name in names]
+
+
+def without_bad_channels(folder: Path) -> tempfile.TemporaryDirectory[str] | None:
+    """A folder of links to all but `BadChannels`, where MNE would stumble over it (a blank line, a full name)."""
+    if not (folder / "BadChannels").exists():
+        return None
+    view = tempfile.TemporaryDirectory(suffix=".ds")
+    for path in folder.iterdir():
+        if path.name != "BadChannels":
+            name = path.name.replace(folder.stem, Path(view.name).stem, 1)
+            (Path(view.name) / name).symlink_to(path.resolve())
+    return view
 
 
 def clean_name(name: str) -> str:
