@@ -70,7 +70,7 @@ class OpenNeuro:
             raise DataError(
                 f"{self.name}: no version {data_set.version} of {data_set.accession}; there are {versions or 'none'}"
             )
-        self.files = [_remote_file(entry) for entry in found["files"]]
+        self.files = [_remote_file(entry) for entry in found.get("files") or []]
 
     def read(self, file: RemoteFile) -> bytes:
         """A small file's content."""
