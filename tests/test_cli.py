@@ -24,6 +24,9 @@ def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         (["convert", "eeg", "demo"], "demo/bids: no such folder; set paths.bids"),
         (["train", "eeg", "demo"], "no signal store; run `synapse-diffusion convert eeg`"),
         (["evaluate", "elsewhere"], "elsewhere: not a run"),
+        (["download", "things", "out", "--from", "nowhere"], "--from nowhere: no such folder"),
+        (["download", "things", "out", "--subject", "2"], "takes a folder and --from only"),
+        (["download", "eeg1", "out", "--from", "nowhere"], "name a copy of ds003825 1.2.0"),
         (["run", "demo", "--set", "nonsense"], "--set nonsense: give it as branch.key=value"),
     ],
 )

@@ -151,7 +151,8 @@ def test_a_minute_of_a_real_table(real: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_both_sessions_at_full_length(real: Path, tmp_path: Path) -> None:
-    n_trials, first = 0, {}
+    n_trials = 0
+    first: dict[str, int] = {}
     for session in ("01", "11"):
         for k in range(1, 11):
             run = f"{k:02d}"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from synapse_diffusion.errors import SynapseError
+from synapse_diffusion.errors import SettingsError, SynapseError
 
 if TYPE_CHECKING:
     from synapse_diffusion.config import Recipe
@@ -26,6 +26,43 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="A.B=VALUE", help="Override one setting; may be repeated."),
 ]
+
+
+@app.command()
+def download(
+    what: Annotated[
+        Literal["eeg1", "meg", "things"],
+        typer.Argument(help="THINGS-EEG1, THINGS-MEG, or THINGS' tables of concepts, categories and images."),
+    ],
+    out: Annotated[Path, typer.Argument(help="Folder to fetch into.")],
+    subject: Annotated[
+        list[str] | None, typer.Option(help="Only this person (2, 02, BIGMEG1); several: 02,03.")
+    ] = None,
+    session: Annotated[list[str] | None, typer.Option(help="Only this session; several: 01,02.")] = None,
+    derivative: Annotated[bool, typer.Option("--derivative", help="The cleaned copy instead of the raw data.")] = False,
+    from_: Annotated[Path | None, typer.Option("--from", help="Take the files from this folder, not the web.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be fetched, and stop.")] = False,
+) -> None:
+    """Fetch recordings from OpenNeuro, or THINGS' tables; the same command goes on where it was interrupted."""
+    from synapse_diffusion.download import download_recordings, download_things
+
+    if what == "things":
+        if subject or session or derivative or dry_run:
+            raise SettingsError("download things: takes a folder and --from only; the rest is for eeg1 and meg")
+        download_things(out, _say, from_)
+        return
+    people, sessions = _names(subject), _names(session)
+    with _progress() as progress:
+        download_recordings(what, out, _say, progress, people, sessions, derivative, from_, dry_run)
+    if dry_run:
+        return
+    _say("labels also need THINGS' tables (paths.things): synapse-diffusion download things FOLDER")
+    recipe, folder = {
+        "eeg1": ("eeg eeg_fruit_furniture", "derivatives/eeglab"),
+        "meg": ("meg meg_fruit_furniture", "derivatives/preprocessed"),
+    }[what]
+    cleaned = f" --set data.folder={folder}" if derivative else ""
+    _say(f"next: synapse-diffusion convert {recipe} --set paths.bids={out} --set paths.things=FOLDER{cleaned}")
 
 
 @app.command()
@@ -132,6 +169,10 @@ def _shard(text: str) -> tuple[int, int]:
     if not (share.isdigit() and shares.isdigit()):
         raise SettingsError(f"--shard {text}: give k/n with k from 1 to n, e.g. 3/16")
     return int(share), int(shares)
+
+
+def _names(values: list[str] | None) -> list[str]:
+    return [name.strip() for value in values or () for name in value.split(",") if name.strip()]
 
 
 def _say(line: str) -> None:

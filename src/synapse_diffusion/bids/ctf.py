@@ -72,15 +72,12 @@ def bad_channels(folder: Path) -> list[str]:
     return [clean_name(name) for names in listed for name in names]
 
 
-def without_bad_channels(folder: Path) -> tempfile.TemporaryDirectory[str] | None:
-    """A folder of links to all but `BadChannels`, where MNE would stumble over it (a blank line, a full name)."""
-    if not (folder / "BadChannels").exists():
-        return None
-    view = tempfile.TemporaryDirectory(suffix=".ds")
+def without_bad_channels(folder: Path) -> Path:
+    """A temporary folder of links to all but `BadChannels`: MNE stumbles over a blank line or a full name in it."""
+    view = Path(tempfile.mkdtemp(suffix=".ds"))
     for path in folder.iterdir():
         if path.name != "BadChannels":
-            name = path.name.replace(folder.stem, Path(view.name).stem, 1)
-            (Path(view.name) / name).symlink_to(path.resolve())
+            (view / path.name.replace(folder.stem, view.stem, 1)).symlink_to(path.resolve())
     return view
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import shutil
 import warnings
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -99,15 +101,20 @@ def standard_positions() -> dict[str, NDArray[np.float64]]:
 
 
 def _read_raw(path: Path) -> Any:
-    view = ctf.without_bad_channels(path) if path.suffix == ".ds" else None
+    links = None
+    if path.suffix == ".ds" and (path / "BadChannels").exists():
+        links = ctf.without_bad_channels(path)
     options = {"clean_names": True} if path.suffix == ".ds" else {}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            raw = mne.io.read_raw(path if view is None else view.name, preload=False, verbose="error", **options)
+            raw = mne.io.read_raw(links or path, preload=False, verbose="error", **options)
     except Exception as error:  # readers raise anything from KeyError to struct.error on damaged files
+        if links:
+            shutil.rmtree(links)
         raise DataError(f"{path}: cannot be read: {' '.join(str(error).split()) or type(error).__name__}") from None
-    raw.links = view  # which go when the recording does
+    if links:
+        weakref.finalize(raw, shutil.rmtree, links, ignore_errors=True)
     return raw
 
 

@@ -62,7 +62,7 @@ def _usual_step(read: ReadBlock, n_samples: int) -> NDArray[np.float32]:
     places = [round(k) for k in np.linspace(0, n_samples - n, N_PLACES)]
     with np.errstate(invalid="ignore"):
         steps = [np.abs(np.diff(read(start, start + n), axis=0)) for start in places]
-        return np.nan_to_num(np.nanmedian(np.concatenate([np.nan_to_num(s) for s in steps]), axis=0))
+        return np.asarray(np.median(np.nan_to_num(np.concatenate(steps)), axis=0), dtype=np.float32)
 
 
 def _runs(flag_T: NDArray[np.bool_], min_samples: int) -> list[tuple[int, int]]:
