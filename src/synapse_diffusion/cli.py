@@ -78,15 +78,18 @@ def simulate(recipe: RecipeArgument, set_: SetOption = None) -> None:
 
 @app.command()
 def convert(
-    modality: Literal["eeg", "meg"],
+    modality: Literal["eeg", "meg", "comb"],
     recipe: RecipeArgument,
     set_: SetOption = None,
     shard: Annotated[str, typer.Option(help="Only this share of the recordings, e.g. 3/16.")] = "1/1",
 ) -> None:
-    """Turn raw BIDS recordings into signal stores (paths.stores)."""
-    from synapse_diffusion.convert import convert
+    """Turn raw BIDS recordings into signal stores (paths.stores), or pair those of EEG and MEG by image."""
+    from synapse_diffusion.convert import convert, convert_pairs
 
     settings = _recipe_of(modality, recipe, set_)
+    if modality == "comb":
+        _say(str(convert_pairs(settings, _say).folder))
+        return
     with _progress() as progress:
         results = convert(settings, _say, progress, _shard(shard))
     trials = sum(result.n_trials for result in results)

@@ -24,6 +24,7 @@ def _one_or_many(value: object) -> object:
 Names = Annotated[tuple[str, ...], BeforeValidator(_one_or_many)]
 """Several names; `--set data.people=01,03` is read like `["01", "03"]`, and 49 like `["49"]`."""
 Fraction = Annotated[float, Field(gt=0, lt=1)]
+NoneOrFraction = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -90,8 +91,8 @@ class EventColumns(Settings):
 class DataSettings(Settings):
     """Which recordings of which data set."""
 
-    modality: Literal["eeg", "meg"] = "eeg"
-    """What is recorded."""
+    modality: Literal["eeg", "meg", "comb"] = "eeg"
+    """What is recorded; `comb`: an index over an EEG and a MEG data set that are converted already (`pairs`)."""
     name: str = "study"
     """Name of the data set: a folder under `paths.stores`."""
     folder: str = ""
@@ -107,6 +108,17 @@ class DataSettings(Settings):
     include_excluded: bool = False
     """Also take people whom `participants.tsv` marks `exclude = 1`."""
     events: EventColumns = EventColumns()
+
+
+class PairSettings(Settings):
+    """The combined set: EEG and MEG trials of the same image, from different people."""
+
+    eeg: str = ""
+    """Name of the EEG data set under `paths.stores`."""
+    meg: str = ""
+    """Name of the MEG data set under `paths.stores`."""
+    by: Literal["image", "concept"] = "image"
+    """What two trials share to be a pair."""
 
 
 class SimulateSettings(Settings):
@@ -251,10 +263,11 @@ class SplitSettings(Settings):
     """Share of each class's concepts that validate."""
     test_concepts: Fraction = 0.15
     """Share of each class's concepts that test (`held_out`)."""
-    validation_sequences: Fraction = 0.15
-    """Share of a person's sequences that validate."""
-    test_sequences: Fraction = 0.15
-    """Share of a person's sequences that test (`held_out`)."""
+    validation_sequences: NoneOrFraction = 0.15
+    """Share of a person's sequences that validate; 0: held-out concepts wherever they were shown, for windows that
+    do not overlap (MEG)."""
+    test_sequences: NoneOrFraction = 0.15
+    """Share of a person's sequences that test (`held_out`); 0 likewise."""
     unit: Literal["block", "run", "session"] = "block"
     """`blocks`: what a fold consists of."""
     folds: Annotated[int, Field(ge=3)] = 6
@@ -347,6 +360,7 @@ class Recipe(Settings):
 
     paths: PathSettings = PathSettings()
     data: DataSettings = DataSettings()
+    pairs: PairSettings = PairSettings()
     simulate: SimulateSettings = SimulateSettings()
     convert: ConvertSettings = ConvertSettings()
     view: ViewSettings = ViewSettings()

@@ -161,6 +161,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return found
 
 
+def content_digest(manifest: Mapping[str, Any]) -> str:
+    """Digest of a store's signal and tables, by its manifest's checksums."""
+    return hashlib.sha256(json.dumps(manifest["checksums"], sort_keys=True).encode()).hexdigest()
+
+
 def open_store(folder: Path, *, verify_signal: bool = True) -> SignalStore:
     """Open and check a store; the signal's checksum is the only slow check (0.2 s a recording of EEG1).
 
@@ -203,7 +208,7 @@ def open_store(folder: Path, *, verify_signal: bool = True) -> SignalStore:
             Segment(int(a), int(b), kind)
             for a, b, kind in zip(segments["start"], segments["stop"], segments["kind"], strict=True)
         ),
-        digest=hashlib.sha256(json.dumps(manifest["checksums"], sort_keys=True).encode()).hexdigest(),
+        digest=content_digest(manifest),
     )
 
 
