@@ -220,12 +220,19 @@ class ViewSettings(Settings):
     channels: Names = ()
     """Only these channels; empty: all that every recording has."""
     scaling: Literal["robust", "mvnn", "none"] = "mvnn"
-    """Fitted on training trials, per person and session: median and interquartile range, or whitening by the
-    shrunk covariance of residuals (MVNN, Guggenmos 2018)."""
+    """Fitted on training trials: median and interquartile range, or whitening by the shrunk covariance of residuals
+    (MVNN, Guggenmos 2018)."""
+    scaling_by: Literal["person", "session", "run"] = "session"
+    """What has a scaler of its own; `session` aligns a person's sessions with each other."""
     clamp: NotNegative = 20.0
     """Largest absolute value after scaling; 0: none."""
-    reject_v: NotNegative = 0.0
-    """Epochs that exceed this absolute value in V before scaling are left out; 0: none."""
+    reject: Literal["none", "amplitude", "peak_to_peak", "autoreject"] = "none"
+    """Leave out epochs by their largest absolute value, by their largest peak-to-peak value of any sensor, or by the
+    latter with each person's limit found on training trials (Autoreject's global rule, Jas et al. 2017)."""
+    reject_limit: NotNegative = 0.0
+    """Limit of `amplitude` and `peak_to_peak`, in V or T before scaling."""
+    targets: Literal["keep", "leave_out"] = "keep"
+    """Trials with a motor response (`is_target`)."""
 
     @model_validator(mode="after")
     def _window(self) -> Self:
@@ -233,6 +240,8 @@ class ViewSettings(Settings):
             raise ValueError(f"stop_s = {self.stop_s} must be above start_s = {self.start_s}")
         if self.baseline is not None and self.baseline[1] <= self.baseline[0]:
             raise ValueError(f"baseline = {list(self.baseline)} must end after it starts")
+        if (self.reject in ("amplitude", "peak_to_peak")) != (self.reject_limit > 0):
+            raise ValueError(f"reject = {self.reject!r} and reject_limit = {self.reject_limit} do not go together")
         if len(set(self.channels)) != len(self.channels):
             raise ValueError(f"channels names one twice: {', '.join(self.channels)}")
         return self
