@@ -98,9 +98,9 @@ def shared_by_sensor(
     pattern_SNC: NDArray[np.float64], gains: Sequence[NDArray[np.float64]], rng: np.random.Generator
 ) -> NDArray[np.float64]:
     """A response (S, 1, C) shared by all pictures, of a sign of its own at each sensor."""
-    return np.asarray(
-        1.0 * pattern_SNC.std(axis=1, keepdims=True) * np.sign(rng.standard_normal((3, 1, pattern_SNC.shape[2])))
-    )
+    del gains
+    sign = np.sign(rng.standard_normal((3, 1, pattern_SNC.shape[2])))
+    return np.asarray(pattern_SNC.std(axis=1, keepdims=True) * sign)
 
 
 def shared_by_sources(
