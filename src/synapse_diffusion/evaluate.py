@@ -270,7 +270,7 @@ def person_observer(truth: PersonTruth, epochs: Epochs, recipe: Recipe) -> tuple
 
 
 def observer_epochs(epochs: Epochs, groups: Sequence[NDArray[np.int64]], width: int) -> NDArray[np.float64]:
-    """Mean epochs (N, C, T // width) in V of groups of trials, average reference, time-binned."""
+    """Mean epochs (N, C, T // width) in V or T of groups of trials, average reference, time-binned."""
     means = []
     for group in groups:
         x_CT = epochs.read(group).mean(0).double().cpu().numpy()
@@ -281,7 +281,7 @@ def observer_epochs(epochs: Epochs, groups: Sequence[NDArray[np.int64]], width: 
 
 
 def _autocovariances(truth: PersonTruth, recipe: Recipe, rate: float, n_lags: int) -> NDArray[np.float64]:
-    """Autocovariances (M, lags) in V^2 of the noise's components, after conversion and binning to `rate` Hz."""
+    """Autocovariances (M, lags) in V^2 or T^2 of the noise's components, after conversion and binning to `rate` Hz."""
     f, convert = truth.frequency_F, recipe.convert
     gain = np.clip((0.5 * rate - f) / (0.05 * rate), 0, 1)
     if convert.lowpass_hz:  # MNE's transition: a quarter of the edge, 2 Hz or more

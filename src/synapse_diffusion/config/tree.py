@@ -92,7 +92,7 @@ class DataSettings(Settings):
     """Which recordings of which data set."""
 
     modality: Literal["eeg", "meg", "comb"] = "eeg"
-    """What is recorded; `comb`: an index over an EEG and a MEG data set that are converted already (`pairs`)."""
+    """What is recorded, and what `simulate` writes; `comb`: an index over an EEG and a MEG data set that are converted already (`pairs`)."""
     name: str = "study"
     """Name of the data set: a folder under `paths.stores`."""
     folder: str = ""
@@ -141,13 +141,21 @@ class SimulateSettings(Settings):
     test_repeats: Count = 12
     """How often each of those is shown."""
     sequence_length: Count = 120
-    """Pictures in one RSVP sequence."""
+    """EEG: pictures in one RSVP sequence."""
     onset_distance_s: Positive = 0.1
     """From one picture's onset to the next, in s."""
+    onset_jitter_s: NotNegative = 0.0
+    """MEG: most by which that distance is longer or shorter, in s."""
+    catch_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """MEG: share of the trials that show an artificial picture, to which the person responds."""
+    sessions: Count = 1
+    """MEG: sessions over which the main pictures are dealt; each shows the test pictures."""
+    runs: Count = 1
+    """MEG: recordings in one session."""
     duration_s: Positive = 0.05
     """How long a picture is shown, in s."""
-    channels: Annotated[int, Field(ge=8, le=128)] = 32
-    """Electrodes of the 10-05 system, the back of the head first."""
+    channels: Annotated[int, Field(ge=8, le=272)] = 32
+    """EEG: electrodes of the 10-05 system (up to 128), the back of the head first. MEG: gradiometers, spread evenly."""
     sfreq: Positive = 500.0
     """Sampling rate in Hz."""
     mains_hz: Positive = 50.0
@@ -156,6 +164,14 @@ class SimulateSettings(Settings):
     """Pixels a side."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Another seed, another study."""
+
+    @model_validator(mode="after")
+    def _order(self) -> Self:
+        if self.onset_jitter_s >= self.onset_distance_s:
+            raise ValueError(
+                f"onset_jitter_s = {self.onset_jitter_s} must be below onset_distance_s = {self.onset_distance_s}"
+            )
+        return self
 
 
 class ConvertSettings(Settings):
