@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import mne
 import numpy as np
@@ -22,7 +23,7 @@ TEN_TWENTY = [
 ]  # fmt: skip
 REAL = Path(__file__).parents[2] / "shared/data"
 
-SMALL = {
+SMALL: dict[str, Any] = {
     "data": {
         "name": "small",
         "events": {
@@ -40,6 +41,23 @@ SMALL = {
     "split": {"test": "dataset", "validation_concepts": 0.25},
     "train": {"steps": 60, "checks": 6},
     "evaluate": {"permutations": 50, "bootstrap": 50},
+}  # fmt: skip
+
+SMALL_MEG: dict[str, Any] = {
+    **SMALL,
+    "data": {
+        "modality": "meg", "name": "small-meg",
+        "events": {
+            "image_number": "value", "concept_number": "things_category_nr", "is_test": "trial_type=test",
+            "is_catch": "trial_type=catch",
+        },
+    },
+    "simulate": {
+        **SMALL["simulate"], "channels": 40, "people": 1, "main_repeats": 1, "onset_distance_s": 0.7, "duration_s": 0.5,
+        "onset_jitter_s": 0.1, "catch_share": 0.1, "sessions": 2, "runs": 2, "sfreq": 300.0,
+    },
+    "split": {**SMALL["split"], "validation_sequences": 0.0, "test_sequences": 0.0},
+    "execution": {"workers": 1},
 }  # fmt: skip
 
 
@@ -65,6 +83,15 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def meg_study(study: Path) -> Path:
+    """The same folder, with bids-meg/ and its stores beside those of EEG."""
+    recipe = small_meg(study)
+    simulate(recipe, quiet, quiet)
+    convert(recipe, quiet, quiet)
+    return study
+
+
+@pytest.fixture(scope="session")
 def trained(study: Path) -> Run:
     """A small run on that study."""
     return train(small(study), "small", "test", quiet, quiet)
@@ -74,6 +101,12 @@ def small(folder: Path, *overrides: str) -> Recipe:
     """The small study's recipe."""
     paths = {"bids": str(folder / "bids"), "stores": str(folder / "stores"), "runs": str(folder / "runs")}
     return parse_recipe({**SMALL, "paths": paths}, overrides)
+
+
+def small_meg(folder: Path, *overrides: str) -> Recipe:
+    """The small study's pictures shown to other people in a MEG."""
+    paths = {"bids": str(folder / "bids-meg"), "stores": str(folder / "stores"), "runs": str(folder / "runs")}
+    return parse_recipe({**SMALL_MEG, "paths": paths}, overrides)
 
 
 def write_recording(

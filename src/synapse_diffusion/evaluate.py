@@ -193,7 +193,7 @@ def _score(
                 "seed": recipe.train.seed,
             }
             control = "shuffled_labels" if recipe.labels.shuffled else "none"
-            rows += [score_row(score, **about, control=control) for score in scores]
+            rows += [score_row(score, **about, modality=recipe.data.modality, control=control) for score in scores]
     progress(f"scoring {split}", len(cases), len(cases))
     return rows
 

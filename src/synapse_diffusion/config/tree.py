@@ -92,7 +92,8 @@ class DataSettings(Settings):
     """Which recordings of which data set."""
 
     modality: Literal["eeg", "meg", "comb"] = "eeg"
-    """What is recorded, and what `simulate` writes; `comb`: an index over an EEG and a MEG data set that are converted already (`pairs`)."""
+    """What is recorded, and what `simulate` writes; `comb`: an index over an EEG and a MEG data set that are
+    converted already (`pairs`)."""
     name: str = "study"
     """Name of the data set: a folder under `paths.stores`."""
     folder: str = ""

@@ -33,8 +33,16 @@ def convert_epochs(recording: Recording, recipe: Recipe, target: Path) -> Conver
     Image numbers come from the file's metadata (`things_image_nr`) or its event ids; sessions and runs from the
     metadata, where it has them; a test image is one that is shown more than once. Raises `DataError`.
     """
+    epochs = _open(recording.path)
+    try:
+        return _store(epochs, recording, recipe, target)
+    finally:
+        for part in epochs._raw:  # MNE leaves the files to the garbage collector
+            part.fid.close()
+
+
+def _store(epochs: Any, recording: Recording, recipe: Recipe, target: Path) -> Converted:
     path, settings, columns = recording.path, recipe.convert, recipe.data.events
-    epochs = _open(path)
     sfreq = float(epochs.info["sfreq"])
     if abs(sfreq - settings.sfreq) > 1e-6:
         raise DataError(

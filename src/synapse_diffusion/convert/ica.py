@@ -58,10 +58,11 @@ def ica_matrix(
         fit_on.filter(FIT_HIGHPASS_HZ, None, verbose="error")
         if settings.ica == "iclabel":
             fit_on.set_eeg_reference("average", verbose="error")
+        # ICLabel learned from extended infomax; FastICA finds the same eyes and heart in a tenth of the time
+        algorithm = {"method": "infomax", "fit_params": {"extended": True}} if settings.ica == "iclabel" else {}
         ica = mne.preprocessing.ICA(
-            settings.ica_components, method="infomax", fit_params={"extended": True}, random_state=settings.ica_seed,
-            verbose="error",
-        )  # fmt: skip
+            settings.ica_components, random_state=settings.ica_seed, verbose="error", **algorithm
+        )
         ica.fit(fit_on, verbose="error")
         found = _iclabel(fit_on, ica) if settings.ica == "iclabel" else _eog_ecg(fit_on, ica, auxiliary, notes)
         ica.exclude = sorted({k for components in found.values() for k in components})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -16,7 +17,7 @@ from synapse_diffusion.bids import Recording, find_recordings
 from synapse_diffusion.config import Recipe
 from synapse_diffusion.convert.epochs import convert_epochs
 from synapse_diffusion.convert.recording import Converted, about, convert_recording
-from synapse_diffusion.errors import BusyError, DataError, SettingsError, StoreError, SynapseError
+from synapse_diffusion.errors import BusyError, DataError, MissingError, SettingsError, StoreError, SynapseError
 from synapse_diffusion.store.files import open_store, read_manifest
 from synapse_diffusion.types import Progress, Say
 
@@ -127,6 +128,11 @@ def _collect(result: Any, results: list[Converted], failures: list[SynapseError]
     except BusyError as busy:
         say(f"{busy}: left to that one")
         return
+    except BrokenProcessPool:
+        raise MissingError(
+            "a converting process was ended from outside, perhaps for want of memory; what is finished is kept: run "
+            "again with --set execution.workers=1"
+        ) from None
     except SynapseError as failure:
         failures.append(failure)
         return

@@ -73,6 +73,8 @@ def simulate(recipe: Recipe, say: Say, progress: Progress) -> Path:
 
 def _modality(recipe: Recipe) -> Modality:
     settings, name = recipe.simulate, recipe.data.modality
+    if name not in MODALITIES:
+        raise SettingsError(f"data.modality = {name!r}: simulate writes one of {', '.join(MODALITIES)} at a time")
     modality = MODALITIES[name]
     faults = []
     if settings.channels > modality.most_channels:

@@ -1,0 +1,203 @@
+"""MEG that needs no real data: FIF against plain MNE, ICA, epochs that others cut, pairs with EEG, training."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import mne
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.typing import NDArray
+
+from conftest import quiet, small, small_meg
+from synapse_diffusion.bids import read_images
+from synapse_diffusion.convert import convert, convert_pairs
+from synapse_diffusion.errors import DataError, SettingsError, StoreError
+from synapse_diffusion.evaluate import evaluate
+from synapse_diffusion.simulate import simulate
+from synapse_diffusion.store.epochs import Epochs
+from synapse_diffusion.store.files import SignalStore, find_stores, open_store, read_manifest
+from synapse_diffusion.train import train
+
+STEM = "sub-M01_ses-{0}_task-main_run-{1}"
+
+
+@pytest.fixture(scope="module")
+def stores(meg_study: Path) -> list[SignalStore]:
+    return [open_store(folder) for folder in find_stores(meg_study / "stores", "small-meg")]
+
+
+def raw_of(meg_study: Path, store: SignalStore) -> mne.io.BaseRaw:
+    session, run = store.trials["session"].iloc[0], store.trials["run"].iloc[0].removeprefix("main-")
+    folder = meg_study / f"bids-meg/sub-M01/ses-{session}/meg"
+    return mne.io.read_raw_fif(folder / f"{STEM.format(session, run)}_meg.fif", preload=True)
+
+
+def test_signal_is_mnes(meg_study: Path, stores: list[SignalStore]) -> None:
+    assert len(stores) == 4
+    raw = raw_of(meg_study, stores[0]).filter(0.1, 30.0)
+    raw = raw.crop(tmax=(raw.n_times // 3 * 3 - 1) / 300)  # MNE stretches time where the ratio leaves a remainder
+    theirs = raw.resample(100.0, method="polyphase").get_data(list(stores[0].sensors.names)).T[:-20]
+    ours = stores[0].signal_TC[: len(theirs)]
+    assert set(stores[0].sensors.kinds) == {"mag"}
+    assert set(stores[0].sensors.units) == {"T"}
+    assert np.all(np.abs(ours - theirs).max(0) < 1e-3 * np.abs(theirs).max(0))
+
+
+def test_labels_are_the_tables(meg_study: Path, stores: list[SignalStore]) -> None:
+    images = read_images(meg_study / "bids-meg")
+    for store in stores:
+        session, run = store.trials["session"].iloc[0], store.trials["run"].iloc[0].removeprefix("main-")
+        path = meg_study / f"bids-meg/sub-M01/ses-{session}/meg" / f"{STEM.format(session, run)}_events.tsv"
+        table = pd.read_csv(path, sep="\t", keep_default_na=False)
+        shown = table[table["trial_type"] != "catch"]
+        at = shown["value"].astype(float).astype(int) - 1
+        assert list(store.trials["image_id"]) == [images.images[k] for k in at]
+        assert list(store.trials["concept"]) == [images.concepts[k] for k in at]
+        assert np.array_equal(store.trials["onset_sample"], (shown["sample"] + 1) // 3)
+        counts = read_manifest(store.folder)["counts"]
+        assert counts["left_out"]["catch"] == len(table) - len(shown) > 0
+
+
+def frontal_share(
+    signal_TC: NDArray[np.float32], eog_T: NDArray[np.float64], position_C3: NDArray[np.float64]
+) -> float:
+    """Largest squared correlation of a front sensor with the EOG."""
+    front = np.argsort(position_C3[:, 1])[-8:]
+    return float(max(np.corrcoef(signal_TC[: len(eog_T), k], eog_T)[0, 1] ** 2 for k in front))
+
+
+def test_ica_takes_out_eyes_and_heart(meg_study: Path, stores: list[SignalStore], tmp_path: Path) -> None:
+    recipe = small_meg(meg_study, f"paths.stores={tmp_path}", "convert.ica=eog_ecg", "data.sessions=01", "data.runs=01")
+    said: list[str] = []
+    cleaned = open_store(convert(recipe, said.append, quiet)[0].folder)
+    before = stores[0]
+    raw = raw_of(meg_study, before).filter(0.1, 30.0, picks="all").resample(100.0, method="polyphase")
+    for name in ("EOG001", "ECG001"):
+        body_T = raw.get_data([name])[0][: len(before.signal_TC)]
+        share = [frontal_share(s.signal_TC, body_T, s.sensors.position_C3) for s in (before, cleaned)]
+        if name == "EOG001":
+            assert share[0] > 0.15
+        assert share[1] < 0.2 * share[0] + 0.02, name
+    found = read_manifest(cleaned.folder)["counts"]["ica"]["taken_out"]
+    assert found["eog"]
+    assert found["ecg"]
+    assert any("ICA: 20 components, taken out:" in line for line in said)
+    evoked = [Epochs([s], 0.0, 0.4).read(np.arange(len(s.trials))).numpy().mean(0) for s in (before, cleaned)]
+    back = np.argsort(before.sensors.position_C3[:, 1])[:12]
+    assert np.corrcoef(evoked[0][back].ravel(), evoked[1][back].ravel())[0, 1] > 0.9
+    many = ("convert.ica=eog_ecg", "convert.ica_components=60")
+    with pytest.raises(DataError, match=r"ica_components = 60 of 40 good sensors; ask for fewer"):
+        convert(small_meg(meg_study, f"paths.stores={tmp_path / 'x'}", *many), quiet, quiet)
+
+
+def test_iclabel_looks_at_eeg(tmp_path: Path) -> None:
+    pytest.importorskip("mne_icalabel")
+    recipe = small(
+        tmp_path, "simulate.channels=32", "simulate.people=1", "simulate.main_repeats=1", "convert.ica=iclabel",
+        "convert.ica_components=8", "execution.workers=1",
+    )  # fmt: skip
+    simulate(recipe, quiet, quiet)
+    (result,) = convert(recipe, quiet, quiet)
+    found = read_manifest(result.folder)["counts"]["ica"]["taken_out"]
+    assert "eye blink" in found, found
+
+
+def write_epochs(
+    folder: Path, n: int, *, metadata: bool, codes: list[int] | None = None
+) -> tuple[Path, NDArray[np.float64]]:
+    """Epochs as the authors of THINGS-MEG give them: (N, 5, 29) in standard deviations, catch trials 999999."""
+    rng = np.random.default_rng(0)
+    x_NCT = rng.standard_normal((n, 5, 29)).astype(np.float32).astype(np.float64)
+    info = mne.create_info(
+        ["MLC11-1609", "MLC12-1609", "MRO11-1609", "MRT22-1609", "UPPT001"], 20.0, ["mag"] * 4 + ["stim"]
+    )
+    codes = codes or [*range(1, n - 3), 1, 1, 2, 999999][:n]
+    events = np.column_stack([np.arange(n) * 40, np.zeros(n, int), codes])
+    table = pd.DataFrame(
+        {"things_image_nr": codes, "session_nr": 1 + np.arange(n) // 20, "run_nr": 1 + np.arange(n) // 10}
+    )
+    ids = {str(code): code for code in sorted(set(codes))}
+    epochs = mne.EpochsArray(x_NCT, info, events, -0.1, event_id=ids, metadata=table if metadata else None)
+    folder.mkdir(parents=True)
+    path = folder / "preprocessed_P2-epo.fif"
+    epochs.save(path, split_size="2MB", overwrite=True)
+    return path, x_NCT
+
+
+@pytest.mark.parametrize("metadata", [True, False])
+def test_epochs_that_others_cut(meg_study: Path, tmp_path: Path, metadata: bool) -> None:
+    folder = tmp_path / "bids/derivatives/preprocessed"
+    n = 60
+    _, x_NCT = write_epochs(folder, n, metadata=metadata)
+    things = f"paths.things={meg_study / 'bids-meg'}"
+    where = (f"paths.bids={tmp_path / 'bids'}", things, "data.folder=derivatives/preprocessed")
+    as_they_are = ("convert.sfreq=20", "convert.lowpass_hz=0", "convert.drop_channels=MRO11")
+    recipe = small_meg(tmp_path, *where, *as_they_are)
+    (result,) = convert(recipe, quiet, quiet)
+    store = open_store(result.folder)
+    assert store.sensors.names == ("MLC11", "MLC12", "MRT22")
+    assert set(store.sensors.units) == {"n/a"}  # standard deviations, whatever the file says
+    assert len(store.trials) == n - 1
+    images = read_images(meg_study / "bids-meg")
+    assert list(store.trials["image_id"][:3]) == list(images.images[:3])
+    assert set(store.trials["person"]) == {"BIGMEG2"}
+    assert list(store.trials.loc[store.trials["is_test"] == 1, "repeat"]) == [0, 0, 1, 2, 1]
+    if metadata:
+        assert list(store.trials["session"].unique()) == ["01", "02", "03"]
+        assert list(store.trials["run"].unique())[:2] == ["main-01", "main-02"]
+    epochs = Epochs([store], -0.1, 1.3)
+    assert epochs.trials["usable"].all()
+    back = epochs.read(np.arange(n - 1)).numpy()
+    assert np.array_equal(back, x_NCT[: n - 1, [0, 1, 3], :28].astype(np.float32))
+    assert not Epochs([store], -0.15, 1.3).trials["usable"].any()  # nothing is read across two epochs
+    assert convert(recipe, quiet, quiet)[0].skipped
+    with pytest.raises(DataError, match=r"epochs at 20 Hz are stored as they are; set convert\.sfreq = 20"):
+        convert(small_meg(tmp_path, *where, f"paths.stores={tmp_path / 'y'}"), quiet, quiet)
+
+
+def test_an_unknown_image_in_epochs_is_refused(meg_study: Path, tmp_path: Path) -> None:
+    write_epochs(tmp_path / "bids/derivatives/preprocessed", 3, metadata=False, codes=[1, 26108, 2])
+    recipe = small_meg(
+        tmp_path, f"paths.bids={tmp_path / 'bids'}", f"paths.things={meg_study / 'bids-meg'}", "convert.sfreq=20",
+        "convert.lowpass_hz=0", "data.folder=derivatives/preprocessed",
+    )  # fmt: skip
+    with pytest.raises(DataError, match=r"epoch 2: image number 26108 is none of things_images\.csv"):
+        convert(recipe, quiet, quiet)
+
+
+def test_simulated_eeg_and_meg_pair(meg_study: Path) -> None:
+    overrides = ["data.modality=comb", "data.name=both", "pairs.eeg=small", "pairs.meg=small-meg"]
+    paired = convert_pairs(small(meg_study, *overrides), quiet)
+    tables = [pd.read_csv(meg_study / f"{bids}/things_images.csv") for bids in ("bids", "bids-meg")]
+    assert tables[0].equals(tables[1])
+    assert len(paired.pairs) == len(tables[0])
+    assert paired.unpaired.empty
+    assert set(paired.trials["person"]) == {"01", "02", "M01"}
+    manifest = json.loads((paired.folder / "manifest.json").read_text())
+    assert manifest["eeg"]["people"] == ["01", "02"]
+    with pytest.raises(StoreError, match="no signal store"):
+        convert_pairs(small(meg_study, *overrides, "pairs.meg=nothing"), quiet)
+
+
+def test_meg_trains_and_is_scored(meg_study: Path, tmp_path: Path) -> None:
+    run = train(small_meg(meg_study, f"paths.runs={tmp_path}", "train.steps=20"), "meg", "test", quiet, quiet)
+    rows = evaluate(run.folder, quiet, quiet)
+    assert {row["modality"] for row in rows} == {"meg"}
+    assert {row["model"] for row in rows} == {"compact", "linear", "observer"}
+    assert all(0 <= row["value"] <= 1 for row in rows)
+
+
+def test_shares_are_all_and_none_twice(meg_study: Path, tmp_path: Path) -> None:
+    recipe = small_meg(meg_study, f"paths.stores={tmp_path}")
+    done = [convert(recipe, quiet, quiet, (k, 3)) for k in (2, 3, 1)]
+    folders = [result.folder for results in done for result in results]
+    assert len(folders) == len(set(folders)) == 4
+    for folder in folders:
+        for path in folder.iterdir():
+            assert path.read_bytes() == (meg_study / "stores" / path.relative_to(tmp_path)).read_bytes()
+    for shard in ((0, 3), (4, 3)):
+        with pytest.raises(SettingsError, match="give k/n with k from 1 to n"):
+            convert(recipe, quiet, quiet, shard)
