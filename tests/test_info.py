@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -164,6 +166,25 @@ def test_a_bids_data_set(study: Path, tmp_path: Path) -> None:
     for path in (tmp_path / "bids/sub-02/eeg").glob("*_eeg.*"):
         path.unlink()
     assert "holds event tables but no recordings" in look(tmp_path / "bids").health[1]
+
+
+def test_real_recordings(real: Path) -> None:
+    found = look(real / "bids/muse-n170")
+    assert (found.facts["recordings"], found.facts["event tables"]) == ("12", "12, 2,165 rows")
+    assert rows_of(found, "people")["03"][:5] == ("3", "6", "991", "256 Hz", "4")
+    assert found.health == ()
+
+
+def test_the_command_prints_it(study: Path, tmp_path: Path) -> None:
+    code = "from synapse_diffusion.cli import main; main()"
+    arguments = ["info", "stores", "--plot", str(tmp_path / "a.png")]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=study, capture_output=True, text=True, check=True
+    )
+    assert "signal stores: stores" in done.stdout
+    assert "960:" in done.stdout
+    assert "health: nothing wrong found" in done.stdout
+    assert (tmp_path / "a.png").exists()
 
 
 def test_wrong_inputs(study: Path, tmp_path: Path) -> None:

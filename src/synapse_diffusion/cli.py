@@ -110,7 +110,7 @@ def export(
     from synapse_diffusion.export import export, view_of
 
     view = view_of(set_ or ())
-    with _progress() as progress:
+    with _progress("nothing was written") as progress:
         exported = export(store, out, form, view, _say, progress)
     files = exported.files[0] + (f" .. {exported.files[-1]}" if len(exported.files) > 1 else "")
     _say(f"{out}: {files} with trials.tsv, sensors.tsv and about.json")
@@ -131,7 +131,7 @@ def info(
     from synapse_diffusion.info import info, settings_for
 
     settings = settings_for(recipe, set_ or ())
-    with _progress() as progress:
+    with _progress("nothing was written") as progress:
         found = info(path, settings, plot, _say, progress)
     _print_info(found)
 
@@ -154,7 +154,7 @@ def _command() -> str:
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[str, int, int], None]]:
+def _progress(after: str = "the same command goes on from here") -> Iterator[Callable[[str, int, int], None]]:
     """A bar on a terminal, nothing elsewhere."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -171,7 +171,7 @@ def _progress() -> Iterator[Callable[[str, int, int], None]]:
             yield report
         except KeyboardInterrupt:
             bar.stop()
-            typer.secho("interrupted; the same command goes on from here", err=True)
+            typer.secho(f"interrupted; {after}", err=True)
             raise
 
 

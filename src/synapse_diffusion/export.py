@@ -128,6 +128,8 @@ def export(path: Path, out: Path, form: Format, view: ViewSettings, say: Say, pr
 
 
 def _plan(path: Path, view: ViewSettings, progress: Progress) -> _Plan:
+    if not path.is_dir():
+        raise StoreError(f"{path}: no such folder; give a signal store or a folder above some (stores/DATASET)")
     folders = stores_below(path)
     if not folders:
         raise StoreError(f"{path}: no signal store in it; give a store or a folder above some (stores/DATASET)")

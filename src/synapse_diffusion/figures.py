@@ -101,15 +101,15 @@ def draw_evoked(evoked: Sequence[Evoked], title: str, path: Path) -> None:
     """A row each: all sensors over time with the global field power, the sensors' places, maps at its largest peaks."""
     figure = Figure(figsize=(12, 2.7 * len(evoked) + 0.5), layout="constrained")
     figure.suptitle(title, fontsize=11)
-    n_maps = PEAKS if any(one.n_known >= MIN_TOPOGRAPHY for one in evoked) else 0
+    peaks = [_peaks(one.mean_CT.std(0), one.times_s) for one in evoked]
+    mapped = [at if one.n_known >= MIN_TOPOGRAPHY else [] for one, at in zip(evoked, peaks, strict=True)]
+    n_maps = max(len(at) for at in mapped)
     axes = figure.subplots(len(evoked), 2 + n_maps, squeeze=False, width_ratios=[4.2, *[1.3] * (1 + n_maps)])
-    for row, one in zip(axes, evoked, strict=True):
+    for row, one, at in zip(axes, evoked, peaks, strict=True):
         unit, scale = SHOWN_UNITS.get(one.unit, (one.unit, 1.0))
         mean_CT = one.mean_CT * scale
-        power_T = mean_CT.std(0)
-        at = _peaks(power_T, one.times_s)
         colours = _draw_places(row[1], one)
-        _draw_butterfly(row[0], one.times_s, mean_CT, power_T, at, colours)
+        _draw_butterfly(row[0], one.times_s, mean_CT, at, colours)
         row[0].set_title(one.caption, fontsize=9, loc="left")
         row[0].set_ylabel(unit, fontsize=9)
         for axis in row[2:]:
@@ -153,10 +153,10 @@ def _draw_places(axis: mpl.axes.Axes, one: Evoked) -> list[str]:
 
 
 def _draw_butterfly(
-    axis: mpl.axes.Axes, times_s: NDArray[np.float64], mean_CT: NDArray[np.float64], power_T: NDArray[np.float64],
-    at: Sequence[int], colours: Sequence[str],
+    axis: mpl.axes.Axes, times_s: NDArray[np.float64], mean_CT: NDArray[np.float64], at: Sequence[int],
+    colours: Sequence[str],
 ) -> None:  # fmt: skip
-    ms = times_s * 1000
+    ms, power_T = times_s * 1000, mean_CT.std(0)
     for line_T, colour in zip(mean_CT, colours, strict=True):
         axis.plot(ms, line_T, color=colour, linewidth=0.8)
     axis.plot(ms, power_T, color="black", linewidth=1.8, label="global field power")

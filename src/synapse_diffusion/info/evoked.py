@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Final
 
@@ -28,38 +28,41 @@ def plot_evoked(path: Path, folders: Sequence[Path], view: ViewSettings, picture
 
     Raises `StoreError` where no trial is usable, `MissingError` where the picture cannot be written.
     """
-    people: dict[str, list[SignalStore]] = defaultdict(list)
-    for folder in folders:
-        try:
-            store = open_store(folder, verify_signal=False)
-        except SynapseError:
-            continue  # told under health
-        if len(store.trials):
-            people[str(store.trials["person"].iloc[0])].append(store)
+    people = [list(mine) for _, mine in groupby(folders, key=lambda folder: folder.absolute().parent.parent)]
+    datasets = sorted({folder.absolute().parent.parent.parent.name for folder in folders})
     panels: list[Evoked] = []
     n_people = 0
-    for k, (person, stores) in enumerate(sorted(people.items())):
-        mine = _panels(person, stores, view, progress)
-        if panels and len(panels) + len(mine) > MAX_PANELS:
+    for mine in people:
+        stores = [store for store in map(_readable, mine) if store is not None]
+        found = _panels(stores, view, progress) if stores else []
+        if panels and len(panels) + len(found) > MAX_PANELS:
             break
-        panels += mine
-        n_people = k + 1
+        panels += found
+        n_people += 1
     if not panels:
         raise StoreError(
             f"{path}: no trial is usable from {view.start_s:g} to {view.stop_s:g} s; choose a shorter window by "
             "--set view.start_s and view.stop_s"
         )
     shown = f"; the first {n_people} of {len(people)} people" if n_people < len(people) else ""
-    datasets = ", ".join(sorted({folder.absolute().parent.parent.parent.name for folder in folders}))
     try:
-        draw_evoked(panels, f"evoked response, {datasets}{shown}", picture)
+        draw_evoked(panels, f"evoked response, {', '.join(datasets)}{shown}", picture)
     except OSError as error:
         raise MissingError(f"{picture}: cannot be written: {error.strerror}; give another --plot") from None
 
 
-def _panels(person: str, stores: Sequence[SignalStore], view: ViewSettings, progress: Progress) -> list[Evoked]:
+def _readable(folder: Path) -> SignalStore | None:
+    try:
+        store = open_store(folder, verify_signal=False)
+    except SynapseError:
+        return None  # told under health
+    return store if len(store.trials) else None
+
+
+def _panels(stores: Sequence[SignalStore], view: ViewSettings, progress: Progress) -> list[Evoked]:
     epochs = Epochs(stores, view.start_s, view.stop_s, view.baseline, view.channels)
     trials = epochs.trials
+    person = str(trials["person"].iloc[0])
     rows = np.flatnonzero(trials["usable"] & (trials["is_target"] == 0) & (trials["is_catch"] == 0))
     if not len(rows):
         return []
