@@ -35,7 +35,7 @@ from synapse_diffusion.store.files import (
 from synapse_diffusion.types import NOT_AVAILABLE, TRIAL_COLUMNS, Progress, Say
 
 Format = Literal["npy", "safetensors", "hdf5", "fif"]
-VIEW_KEYS: Final = ("start_s", "stop_s", "baseline", "channels", "reject_v")
+VIEW_KEYS: Final = ("start_s", "stop_s", "baseline", "channels")
 CHUNK_BYTES: Final = 32 * 2**20  # epochs cut at a time
 PART_BYTES: Final = 128 * 2**20  # a safetensors or FIF file: MNE holds one several times over, in double precision
 
@@ -101,7 +101,7 @@ def view_of(overrides: Sequence[str]) -> ViewSettings:
     for override in overrides:
         if override.partition("=")[0].strip() not in {f"view.{key}" for key in VIEW_KEYS}:
             raise SettingsError(
-                f"--set {override}: export cuts epochs and scales nothing; it takes "
+                f"--set {override}: export cuts epochs, scales and rejects nothing; it takes "
                 f"{', '.join(f'view.{key}' for key in VIEW_KEYS)}"
             )
     return parse_recipe({}, overrides).view
@@ -157,7 +157,7 @@ def _plan(path: Path, view: ViewSettings, progress: Progress) -> _Plan:
         n_trials = sum(source.n_trials for source in sources)
         raise StoreError(
             f"{path}: none of {n_trials} trials is usable from {view.start_s:g} to {view.stop_s:g} s: they touch a bad "
-            "stretch or the recording's ends, or exceed view.reject_v; choose a shorter view.start_s .. view.stop_s"
+            "stretch or the recording's ends; choose a shorter view.start_s .. view.stop_s"
         )
     return plan
 
@@ -165,10 +165,6 @@ def _plan(path: Path, view: ViewSettings, progress: Progress) -> _Plan:
 def _source(store: SignalStore, view: ViewSettings) -> _Source:
     epochs = Epochs([store], view.start_s, view.stop_s, view.baseline, view.channels)
     rows = np.flatnonzero(epochs.trials["usable"])
-    if view.reject_v:
-        step = max(1, CHUNK_BYTES // (4 * len(epochs.channels) * epochs.n_times))
-        peaks = [epochs.read(rows[k : k + step]).abs().amax((1, 2)).numpy() for k in range(0, len(rows), step)]
-        rows = rows[np.concatenate([*peaks, np.empty(0)]) <= view.reject_v]
     convert = read_manifest(store.folder).get("settings", {}).get("convert", {})
     return _Source(
         name=store_name(store.folder),
@@ -208,8 +204,8 @@ def _say_plan(plan: _Plan, n_left_out: int, say: Say) -> None:
         f"window {plan.view.start_s:g} .. {plan.view.stop_s:g} s around onset: {n_times} samples at {plan.sfreq:g} Hz "
         f"(first {plan.times[0]:g} s, last {plan.times[-1]:g} s), {taken}, {n_channels} channels"
     )
-    why = "touch a bad stretch or the recording's ends" + (", or exceed view.reject_v" if plan.view.reject_v else "")
-    say(f"{n} of {n + n_left_out} trials" + (f"; {n_left_out} left out: they {why}" if n_left_out else ""))
+    why = f"; {n_left_out} left out: they touch a bad stretch or the recording's ends"
+    say(f"{n} of {n + n_left_out} trials" + (why if n_left_out else ""))
 
 
 @contextmanager
