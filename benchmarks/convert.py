@@ -68,14 +68,14 @@ def make_study(folder: Path, n_samples: int) -> None:
 def ours(folder: Path, out: Path) -> float:
     """Seconds for the conversion itself."""
     from synapse_diffusion.config import parse_recipe
-    from synapse_diffusion.convert import convert_eeg
+    from synapse_diffusion.convert import convert
 
     recipe = parse_recipe(
         {"paths": {"bids": str(folder), "stores": str(out)}, "data": {"events": {"image": "stim"}}},
         ["convert.lowpass_hz=100.0"],
     )
     start = time.perf_counter()
-    convert_eeg(recipe, print, lambda *_: None)
+    convert(recipe, print, lambda *_: None)
     return time.perf_counter() - start
 
 

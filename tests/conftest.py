@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from synapse_diffusion.config import Recipe, parse_recipe
-from synapse_diffusion.convert import convert_eeg
+from synapse_diffusion.convert import convert
 from synapse_diffusion.runs import Run
 from synapse_diffusion.simulate import simulate
 from synapse_diffusion.store.files import draft_store
@@ -63,7 +63,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("study")
     recipe = small(folder)
     simulate(recipe, quiet, quiet)
-    convert_eeg(recipe, quiet, quiet)
+    convert(recipe, quiet, quiet)
     return folder
 
 

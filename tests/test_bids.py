@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from conftest import noise, quiet, write_events, write_recording
 from synapse_diffusion.bids import find_recordings, open_recording, read_trials
+from synapse_diffusion.bids.brainvision import mapped
 from synapse_diffusion.config import DataSettings, EventColumns
 from synapse_diffusion.errors import DataError
 
@@ -33,8 +34,8 @@ def make(root: Path, n_samples: int = 20_000, sfreq: float = 200.0) -> Path:
 def trials_of(root: Path, columns: EventColumns = LABEL) -> NDArray[np.int64]:
     recording = find_recordings(root, DataSettings(), quiet)[0]
     opened = open_recording(recording)
-    table, _ = read_trials(recording, columns, opened.n_samples, opened.sfreq, quiet)
-    return table["onset_sample"].to_numpy()
+    table = read_trials(recording, columns, opened.n_samples, opened.sfreq, quiet).trials
+    return np.asarray(table["onset_sample"].to_numpy())
 
 
 def rewrite(path: Path, header: str, rows: list[str]) -> None:
@@ -159,7 +160,7 @@ def test_a_cleaned_derivative_takes_the_raw_events(tmp_path: Path) -> None:
         recording = find_recordings(tmp_path, DataSettings(folder="derivatives/eeglab"), quiet)[0]
         opened = open_recording(recording)
         assert opened.sfreq == 100.0
-        trials, _ = read_trials(recording, LABEL, opened.n_samples, opened.sfreq, quiet)
+        trials = read_trials(recording, LABEL, opened.n_samples, opened.sfreq, quiet).trials
         assert np.array_equal(trials["onset_sample"], np.arange(10) * 950 + 225)
 
 
@@ -177,9 +178,10 @@ def test_channels_tsv_and_bad_rows(tmp_path: Path) -> None:
     opened = open_recording(recording)
     assert opened.sensors.names == ("Fz", "Pz", "Oz")
     assert opened.sensors.status == ("good", "bad", "good")
-    table, bad = read_trials(recording, LABEL, opened.n_samples, opened.sfreq, quiet)
-    assert list(table["label"]) == ["a", "b"]
-    assert [(s.start, s.stop) for s in bad] == [(1000, 1401)]
+    table = read_trials(recording, LABEL, opened.n_samples, opened.sfreq, quiet)
+    assert list(table.trials["label"]) == ["a", "b"]
+    assert table.counts["left_out"]["bad"] == 1
+    assert [(s.start, s.stop) for s in table.bad] == [(1000, 1401)]
 
 
 def test_only_bids_words_for_bad_make_a_bad_stretch(tmp_path: Path) -> None:
@@ -190,10 +192,10 @@ def test_only_bids_words_for_bad_make_a_bad_stretch(tmp_path: Path) -> None:
 
 def test_flags_are_zero_or_one(tmp_path: Path) -> None:
     events = make(tmp_path) / "sub-01_task-x_events.tsv"
-    columns = EventColumns(label="trial_type", is_catch="catch", sequence="block")
+    columns = EventColumns(label="trial_type", is_catch="catch", sequence="block", keep_catch=True)
     rewrite(events, "onset\ttrial_type\tcatch\tblock", ["1.5\ta\tyes\tb1", "5.25\ta\tFalse\tb2", "9.5\ta\tn/a\tb1"])
     recording = find_recordings(tmp_path, DataSettings(), quiet)[0]
-    table, _ = read_trials(recording, columns, 20_000, 200.0, quiet)
+    table = read_trials(recording, columns, 20_000, 200.0, quiet).trials
     assert list(table["is_catch"]) == [1, 0, 0]
     assert list(table["sequence"]) == [0, 1, 0]
     rewrite(events, "onset\ttrial_type\tcatch\tblock", ["1.5\ta\tmaybe\tb1"])
@@ -204,9 +206,7 @@ def test_flags_are_zero_or_one(tmp_path: Path) -> None:
 def test_real_headers(real: Path) -> None:
     for path in sorted((real / "brainvision").glob("*.vhdr")):
         raw = mne.io.read_raw_brainvision(path)
-        from synapse_diffusion.bids.reading import _mapped
-
-        mapped = _mapped(path, raw)
-        if mapped is not None:
+        samples_TC = mapped(path, raw)
+        if samples_TC is not None:
             theirs = raw.get_data().T
-            assert np.array_equal(mapped.astype(float) * raw._cals, theirs), path
+            assert np.array_equal(samples_TC.astype(float) * raw._cals, theirs), path

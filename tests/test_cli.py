@@ -26,6 +26,9 @@ def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         (["export", "nowhere", "out", "--format", "npy"], "nowhere: no such folder; give a signal store"),
         (["info", "nowhere"], "nowhere: no such folder; give a BIDS data set"),
         (["evaluate", "elsewhere"], "elsewhere: not a run"),
+        (["download", "things", "out", "--from", "nowhere"], "--from nowhere: no such folder"),
+        (["download", "things", "out", "--subject", "2"], "takes a folder and --from only"),
+        (["download", "eeg1", "out", "--from", "nowhere"], "name a copy of ds003825 1.2.0"),
         (["run", "demo", "--set", "nonsense"], "--set nonsense: give it as branch.key=value"),
     ],
 )

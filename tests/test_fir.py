@@ -10,7 +10,7 @@ import pytest
 
 from conftest import noise
 from synapse_diffusion.config import ConvertSettings
-from synapse_diffusion.convert import fir_plan
+from synapse_diffusion.convert.recording import fir_plan
 from synapse_diffusion.errors import DataError
 from synapse_diffusion.signal import fir
 from synapse_diffusion.signal.fir import filter_resample

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import mne
 import numpy as np
 
 from conftest import noise
 from synapse_diffusion.signal.faults import ChannelStatistics, bridged, scan
+from synapse_diffusion.signal.rejection import autoreject_limit, peak_to_peak
 from synapse_diffusion.signal.scaling import fit_scaler, whitening
 
 
@@ -71,3 +73,18 @@ def test_scalers_see_units_only_by_their_own_fit() -> None:
             y = np.einsum("dc,nct->ndt", scaler.matrix_CC, (x_NCT * unit).astype(np.float32) - scaler.offset_C[:, None])
             scaled.append(y)
         assert np.allclose(scaled[0], scaled[1], atol=0.02 * np.abs(scaled[0]).max())
+
+
+def test_the_rejection_limit_is_autorejects() -> None:
+    from autoreject import validation_curve
+
+    rng = np.random.default_rng(3)
+    x_NCT = (rng.standard_normal((60, 5, 40)) + np.sin(np.arange(40) / 4)).astype(np.float32)
+    x_NCT[rng.permutation(60)[:12], 2] += 40 * rng.standard_normal((12, 40)).astype(np.float32)
+    info = mne.create_info([f"E{k}" for k in range(5)], 100.0, "eeg")
+    epochs = mne.EpochsArray(x_NCT, info)
+    candidates = np.unique(np.quantile(peak_to_peak(x_NCT), np.linspace(0.1, 1.0, 40), method="higher"))
+    _, scores = validation_curve(epochs, param_range=candidates, cv=5)
+    limit = autoreject_limit(x_NCT)
+    assert limit == candidates[int(scores.mean(1).argmax())]
+    assert 45 <= (peak_to_peak(x_NCT) <= limit).sum() <= 48

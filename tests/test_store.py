@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from conftest import TEN_TWENTY, quiet, small, write_events, write_recording
 from synapse_diffusion.config import Recipe, parse_recipe
-from synapse_diffusion.convert import convert_eeg
+from synapse_diffusion.convert import convert
 from synapse_diffusion.errors import DataError, MissingError, StoreError
 from synapse_diffusion.store.epochs import Epochs
 from synapse_diffusion.store.files import open_store
@@ -56,14 +56,15 @@ def test_damage_is_found(store: Path) -> None:
 
 def test_equal_input_gives_equal_bytes_and_is_not_converted_again(study: Path, tmp_path: Path) -> None:
     recipe = small(study, f"paths.stores={tmp_path}")
-    first = convert_eeg(recipe, quiet, quiet)
+    first = convert(recipe, quiet, quiet)
     assert not any(result.skipped for result in first)
     for path in sorted(first[0].folder.iterdir()):
         other = study / "stores" / path.relative_to(tmp_path)
         assert path.read_bytes() == other.read_bytes(), path.name
-    assert all(result.skipped for result in convert_eeg(recipe, quiet, quiet))
+    assert all(result.skipped for result in convert(recipe, quiet, quiet))
     changed = small(study, f"paths.stores={tmp_path}", "convert.lowpass_hz=20.0")
-    assert not any(result.skipped for result in convert_eeg(changed, quiet, quiet))
+    with pytest.raises(StoreError, match=r"other settings \(convert.lowpass_hz = 30.0 there, 20.0 now\); remove it"):
+        convert(changed, quiet, quiet)
 
 
 def test_two_files_for_one_store_are_refused(study: Path, tmp_path: Path) -> None:
@@ -73,7 +74,7 @@ def test_two_files_for_one_store_are_refused(study: Path, tmp_path: Path) -> Non
         for name in (path.name, path.name.replace("task-rsvp", "task-rsvp_acq-b")):
             (folder / name).write_bytes(path.read_bytes())
     with pytest.raises(DataError, match="are one person, session, task and run"):
-        convert_eeg(small(tmp_path), quiet, quiet)
+        convert(small(tmp_path), quiet, quiet)
 
 
 def test_a_full_disk_leaves_nothing(study: Path, tmp_path: Path) -> None:
@@ -81,7 +82,7 @@ def test_a_full_disk_leaves_nothing(study: Path, tmp_path: Path) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
     try:
         with pytest.raises(MissingError, match="cannot be written"):
-            convert_eeg(small(study, f"paths.stores={tmp_path}", "execution.workers=1"), quiet, quiet)
+            convert(small(study, f"paths.stores={tmp_path}", "execution.workers=1"), quiet, quiet)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
@@ -117,7 +118,7 @@ def one_recording(root: Path, bad: bool = True) -> Recipe:
 def test_nan_and_flat_channels_are_said_and_handled(tmp_path: Path) -> None:
     recipe = one_recording(tmp_path)
     said: list[str] = []
-    result = convert_eeg(recipe, said.append, quiet)[0]
+    result = convert(recipe, said.append, quiet)[0]
     assert any("F7 (flat), C3 (NaN); interpolate" in line for line in said)
     assert any("1 dropouts bridged, first at 20.00 s" in line for line in said)
     opened = open_store(result.folder)
@@ -142,13 +143,13 @@ def test_every_channel_bad_is_an_error(tmp_path: Path) -> None:
         }
     )
     with pytest.raises(DataError, match="0 of 2 channels are good"):
-        convert_eeg(recipe, quiet, quiet)
+        convert(recipe, quiet, quiet)
     assert not [path for path in (tmp_path / "stores").rglob("*") if path.is_file()]
 
 
 def test_epochs_are_slices_of_the_signal(tmp_path: Path) -> None:
     recipe = one_recording(tmp_path)
-    opened = open_store(convert_eeg(recipe, quiet, quiet)[0].folder)
+    opened = open_store(convert(recipe, quiet, quiet)[0].folder)
     epochs = Epochs([opened], -0.1, 0.4, baseline=(-0.1, 0.0))
     assert epochs.n_times == 50
     usable = epochs.trials["usable"].to_numpy()
@@ -170,7 +171,7 @@ def test_epochs_are_slices_of_the_signal(tmp_path: Path) -> None:
 
 def test_the_pulse_is_where_it_was_written(tmp_path: Path) -> None:
     recipe = one_recording(tmp_path, bad=False)
-    opened = open_store(convert_eeg(recipe, quiet, quiet)[0].folder)
+    opened = open_store(convert(recipe, quiet, quiet)[0].folder)
     x_BCT = Epochs([opened], -0.2, 0.4).read(np.arange(20)).numpy()
     mean = x_BCT[:, 19].mean(0)
     assert mean.argmax() == 20 + 5  # the pulse's peak: 50 ms after onset, at 100 Hz

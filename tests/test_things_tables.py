@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from conftest import quiet, write_recording
 from synapse_diffusion.bids import standard_positions
 from synapse_diffusion.config import load_recipe
-from synapse_diffusion.convert import convert_eeg
+from synapse_diffusion.convert import convert
 from synapse_diffusion.store.epochs import Epochs
 from synapse_diffusion.store.files import open_store
 from synapse_diffusion.train import label_trials
@@ -76,7 +76,7 @@ def check(root: Path, real: Path, person: str, table: pd.DataFrame) -> list[str]
          f"data.people={person}", "data.include_excluded=true"],
     )  # fmt: skip
     said: list[str] = []
-    store = open_store(convert_eeg(recipe, said.append, quiet)[0].folder)
+    store = open_store(convert(recipe, said.append, quiet)[0].folder)
     trials = store.trials
     onset = (table["sample"] if "sample" in table else table["onset"]).to_numpy()
     assert np.array_equal(trials["onset_sample"], (onset + 2) // 4)
@@ -140,7 +140,7 @@ def test_127_channels_beside_63(real: Path, tmp_path: Path) -> None:
     record(real, tmp_path, "1.2.0", "02", None, NAMES[10:])
     said: list[str] = []
     recipe = load_recipe("eeg_fruit_furniture", [f"paths.bids={tmp_path}", f"paths.stores={tmp_path / 'stores'}"])
-    convert_eeg(recipe, said.append, quiet)
+    convert(recipe, said.append, quiet)
     line = next(line for line in said if "127 channels" in line)
     assert "sub-49" in line
     assert "training uses the 63 that all have" in line

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from conftest import quiet, small
-from synapse_diffusion.convert import convert_eeg
+from synapse_diffusion.convert import convert
 from synapse_diffusion.errors import DataError, RunError, StoreError
 from synapse_diffusion.evaluate import _design, evaluate
 from synapse_diffusion.metrics import classification_scores
@@ -163,7 +163,7 @@ def test_the_baseline_keeps_its_distance_too(study: Path, tmp_path: Path) -> Non
             "labels": recipe.labels.model_copy(update={"source": "column", "classes": ()}),
         }
     )
-    convert_eeg(recipe, quiet, quiet)
+    convert(recipe, quiet, quiet)
     epochs = open_epochs(open_stores(recipe, quiet), recipe, "cpu")
     _, label = label_trials(epochs.trials, recipe.labels, study)
     for split in make_splits(epochs, label, recipe, quiet):
@@ -244,7 +244,8 @@ def test_the_linear_baseline_is_scikit_learns() -> None:
     ["train.time_shift_s=0.05", "train.noise=0.5", "train.channel_dropout=0.3", "train.label_smoothing=0.3",
      "train.ema=0.0", "train.linear_prior=0.0", "train.weight_decay=0.9", "train.precision=bfloat16", "train.batch=32",
      "train.members=2", "model.width=8", "model.components=4", "model.dropout=0.1", "view.clamp=1.0",
-     "view.scaling=robust", "view.baseline=[0.0, 0.1]", "view.reject_v=60e-6", "view.channels=Oz,O1,O2,Pz",
+     "view.scaling=robust", "view.baseline=[0.0, 0.1]", "view.reject=autoreject",
+     "view.targets=leave_out", "view.channels=Oz,O1,O2,Pz",
      "labels.shuffled=true", "split.per_person=true"],
 )  # fmt: skip
 def test_every_setting_is_noticed(study: Path, trained: Run, tmp_path: Path, setting: str) -> None:

@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from synapse_diffusion.errors import SynapseError
+from synapse_diffusion.errors import SettingsError, SynapseError
+
+if TYPE_CHECKING:
+    from synapse_diffusion.config import Recipe
 
 if TYPE_CHECKING:
     from synapse_diffusion.info import Info
@@ -29,6 +32,43 @@ SetOption = Annotated[
 
 
 @app.command()
+def download(
+    what: Annotated[
+        Literal["eeg1", "meg", "things"],
+        typer.Argument(help="THINGS-EEG1, THINGS-MEG, or THINGS' tables of concepts, categories and images."),
+    ],
+    out: Annotated[Path, typer.Argument(help="Folder to fetch into.")],
+    subject: Annotated[
+        list[str] | None, typer.Option(help="Only this person (2, 02, BIGMEG1); several: 02,03.")
+    ] = None,
+    session: Annotated[list[str] | None, typer.Option(help="Only this session; several: 01,02.")] = None,
+    derivative: Annotated[bool, typer.Option("--derivative", help="The cleaned copy instead of the raw data.")] = False,
+    from_: Annotated[Path | None, typer.Option("--from", help="Take the files from this folder, not the web.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be fetched, and stop.")] = False,
+) -> None:
+    """Fetch recordings from OpenNeuro, or THINGS' tables; the same command goes on where it was interrupted."""
+    from synapse_diffusion.download import download_recordings, download_things
+
+    if what == "things":
+        if subject or session or derivative or dry_run:
+            raise SettingsError("download things: takes a folder and --from only; the rest is for eeg1 and meg")
+        download_things(out, _say, from_)
+        return
+    people, sessions = _names(subject), _names(session)
+    with _progress() as progress:
+        download_recordings(what, out, _say, progress, people, sessions, derivative, from_, dry_run)
+    if dry_run:
+        return
+    _say("labels also need THINGS' tables (paths.things): synapse-diffusion download things FOLDER")
+    recipe, folder = {
+        "eeg1": ("eeg eeg_fruit_furniture", "derivatives/eeglab"),
+        "meg": ("meg meg_fruit_furniture", "derivatives/preprocessed"),
+    }[what]
+    cleaned = f" --set data.folder={folder}" if derivative else ""
+    _say(f"next: synapse-diffusion convert {recipe} --set paths.bids={out} --set paths.things=FOLDER{cleaned}")
+
+
+@app.command()
 def simulate(recipe: RecipeArgument, set_: SetOption = None) -> None:
     """Write a study with known truth as a BIDS data set (paths.bids)."""
     from synapse_diffusion.config import load_recipe
@@ -40,25 +80,31 @@ def simulate(recipe: RecipeArgument, set_: SetOption = None) -> None:
 
 
 @app.command()
-def convert(modality: Literal["eeg"], recipe: RecipeArgument, set_: SetOption = None) -> None:
-    """Turn raw BIDS recordings into signal stores (paths.stores)."""
-    from synapse_diffusion.config import load_recipe
-    from synapse_diffusion.convert import convert_eeg
+def convert(
+    modality: Literal["eeg", "meg", "comb"],
+    recipe: RecipeArgument,
+    set_: SetOption = None,
+    shard: Annotated[str, typer.Option(help="Only this share of the recordings, e.g. 3/16.")] = "1/1",
+) -> None:
+    """Turn raw BIDS recordings into signal stores (paths.stores), or pair those of EEG and MEG by image."""
+    from synapse_diffusion.convert import convert, convert_pairs
 
-    settings = load_recipe(recipe, set_ or ())
+    settings = _recipe_of(modality, recipe, set_)
+    if modality == "comb":
+        _say(str(convert_pairs(settings, _say).folder))
+        return
     with _progress() as progress:
-        results = convert_eeg(settings, _say, progress)
+        results = convert(settings, _say, progress, _shard(shard))
     trials = sum(result.n_trials for result in results)
     _say(f"{len(results)} recordings, {trials} trials in {Path(settings.paths.stores) / settings.data.name}")
 
 
 @app.command()
-def train(modality: Literal["eeg"], recipe: RecipeArgument, set_: SetOption = None) -> None:
+def train(modality: Literal["eeg", "meg"], recipe: RecipeArgument, set_: SetOption = None) -> None:
     """Train a decoder and its linear baseline; opens training and validation data only."""
-    from synapse_diffusion.config import load_recipe
     from synapse_diffusion.train import train
 
-    settings = load_recipe(recipe, set_ or ())
+    settings = _recipe_of(modality, recipe, set_)
     with _progress() as progress:
         run = train(settings, Path(recipe).stem, _command(), _say, progress)
     _say(f"trained: {run.folder}")
@@ -143,6 +189,33 @@ def main() -> None:
     except SynapseError as error:
         typer.secho(f"error: {error}", err=True, fg="red")
         sys.exit(error.exit_code)
+
+
+def _recipe_of(modality: str, recipe: str, set_: list[str] | None) -> Recipe:
+    """The recipe, which must be one of this modality."""
+    from synapse_diffusion.config import load_recipe
+    from synapse_diffusion.errors import SettingsError
+
+    settings = load_recipe(recipe, set_ or ())
+    if settings.data.modality != modality:
+        raise SettingsError(
+            f"{recipe}: data.modality = {settings.data.modality!r}, not {modality!r}: say {settings.data.modality}, or "
+            "take another recipe"
+        )
+    return settings
+
+
+def _shard(text: str) -> tuple[int, int]:
+    from synapse_diffusion.errors import SettingsError
+
+    share, _, shares = text.partition("/")
+    if not (share.isdigit() and shares.isdigit()):
+        raise SettingsError(f"--shard {text}: give k/n with k from 1 to n, e.g. 3/16")
+    return int(share), int(shares)
+
+
+def _names(values: list[str] | None) -> list[str]:
+    return [name.strip() for value in values or () for name in value.split(",") if name.strip()]
 
 
 def _say(line: str) -> None:

@@ -23,6 +23,10 @@ class StoreError(SynapseError):
     """A signal store is incomplete, edited or of another format."""
 
 
+class BusyError(StoreError):
+    """Another process is writing this store."""
+
+
 class SplitError(SynapseError):
     """Trials cannot be divided as asked, or a division leaks."""
 

@@ -29,7 +29,7 @@ from synapse_diffusion.runs import Run, open_run, prediction_table, score_row
 from synapse_diffusion.splits import TEST, TRAIN, VALIDATION
 from synapse_diffusion.store.epochs import Epochs
 from synapse_diffusion.store.files import read_table
-from synapse_diffusion.training.data import ScaledEpochs, below, open_epochs, open_stores
+from synapse_diffusion.training.data import ScaledEpochs, accepted, open_epochs, open_stores
 from synapse_diffusion.training.decoders import Shape, load_linear, load_network, network_log_probability
 from synapse_diffusion.types import Progress, Say
 
@@ -102,10 +102,10 @@ def _predict_test(
     for fold in folds:
         progress("decoding test trials", int(fold), len(folds))
         stage = f"fold{fold}_refit" if recipe.train.refit else f"fold{fold}"
-        data = ScaledEpochs(epochs, scalers, stage, recipe.view.clamp)
+        data = ScaledEpochs(epochs, scalers, stage, recipe.view)
         mine = splits[(splits["fold"] == fold) & (splits["split"] == TEST)]
         rows = np.array([row_of[trial] for trial in mine["trial_id"]], dtype=np.int64)
-        rows = rows[below(epochs, rows, recipe.view.reject_v)]
+        rows = accepted(epochs, rows, recipe.view, run.read_limits(f"fold{fold}"))
         members = [
             load_network(run.checkpoint(f"{stage}_member{m}"), shape, recipe.model, epochs.device)
             for m in range(recipe.train.members)
@@ -270,7 +270,7 @@ def person_observer(truth: PersonTruth, epochs: Epochs, recipe: Recipe) -> tuple
 
 
 def observer_epochs(epochs: Epochs, groups: Sequence[NDArray[np.int64]], width: int) -> NDArray[np.float64]:
-    """Mean epochs (N, C, T // width) in V of groups of trials, average reference, time-binned."""
+    """Mean epochs (N, C, T // width) in V or T of groups of trials, average reference, time-binned."""
     means = []
     for group in groups:
         x_CT = epochs.read(group).mean(0).double().cpu().numpy()
@@ -281,7 +281,7 @@ def observer_epochs(epochs: Epochs, groups: Sequence[NDArray[np.int64]], width: 
 
 
 def _autocovariances(truth: PersonTruth, recipe: Recipe, rate: float, n_lags: int) -> NDArray[np.float64]:
-    """Autocovariances (M, lags) in V^2 of the noise's components, after conversion and binning to `rate` Hz."""
+    """Autocovariances (M, lags) in V^2 or T^2 of the noise's components, after conversion and binning to `rate` Hz."""
     f, convert = truth.frequency_F, recipe.convert
     gain = np.clip((0.5 * rate - f) / (0.05 * rate), 0, 1)
     if convert.lowpass_hz:  # MNE's transition: a quarter of the edge, 2 Hz or more

@@ -18,9 +18,9 @@ def run_recipe(
         from synapse_diffusion.simulate import simulate
 
         simulate(recipe, say, progress)
-    from synapse_diffusion.convert import convert_eeg
+    from synapse_diffusion.convert import convert
 
-    convert_eeg(recipe, say, progress)
+    convert(recipe, say, progress)
     from synapse_diffusion.evaluate import evaluate
     from synapse_diffusion.train import train
 

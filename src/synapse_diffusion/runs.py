@@ -79,6 +79,18 @@ class Run:
         keys = {name.rsplit("/", 1)[0] for name in arrays}
         return {key: Scaler(arrays[f"{key}/offset"], arrays[f"{key}/matrix"]) for key in sorted(keys)}
 
+    def add_limits(self, stage: str, limits: Mapping[str, float]) -> None:
+        """Keep a stage's rejection limits (V or T, by person)."""
+        path = self.folder / "limits.json"
+        kept = json.loads(path.read_text()) if path.exists() else {}
+        write_json({**kept, stage: dict(limits)}, path)
+
+    def read_limits(self, stage: str) -> dict[str, float]:
+        """A stage's rejection limits; empty where nothing is rejected."""
+        path = self.folder / "limits.json"
+        limits: dict[str, float] = json.loads(path.read_text()).get(stage, {}) if path.exists() else {}
+        return limits
+
     def write_predictions(self, split: str, table: pd.DataFrame) -> None:
         """A tidy table of one split, one row a decision."""
         path = self.folder / "predictions" / f"{split}.tsv"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Sequence
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -30,7 +31,8 @@ def split_concepts(
     """Held-out concepts inside held-out sequences; training on other concepts in other sequences.
 
     Under RSVP a 1 s window holds ten pictures: holding out concepts alone would leave every training window
-    next to a held-out one. Shares are (validation, test), of each class's concepts and of all sequences.
+    next to a held-out one. Shares are (validation, test), of each class's concepts and of all sequences; where no
+    window overlaps another (MEG), sequence shares of 0 hold out no sequences.
     `label_N` is -1 for trials of no class. With `dataset_test` the data set's own test images are the test
     part, and their concepts leave training and validation. Raises `SplitError` where a part stays empty.
     """
@@ -54,15 +56,25 @@ def split_concepts(
         parts[VALIDATION].update(order[:n_validation])
         parts[TEST].update(order[n_validation : n_validation + n_test])
         parts[TRAIN].update(order[n_validation + n_test :])
-    stretch = _sequence_parts(trials, ~is_test, (sequence_shares[0], 0.0 if dataset_test else sequence_shares[1]), rng)
+    shares = (sequence_shares[0], 0.0 if dataset_test else sequence_shares[1])
+    stretch = _sequence_parts(trials, ~is_test, shares, rng) if any(shares) else None
     split = np.full(len(trials), UNUSED, dtype="<U10")
     for part in (TRAIN, VALIDATION, TEST):
         if part == TEST and dataset_test:
             split[labelled & is_test] = TEST
             continue
-        split[labelled & ~is_test & (stretch == part) & np.isin(concept, sorted(parts[part]))] = part
+        here = labelled & ~is_test & np.isin(concept, sorted(parts[part]))
+        split[here if stretch is None else here & (stretch == part)] = part
     _require_all(split, label_N)
     return split
+
+
+def split_together(tables: Sequence[pd.DataFrame], labels: Sequence[NDArray[np.int64]], **options: Any) -> list[Split]:
+    """`split_concepts` over several data sets at once (the combined set's EEG and MEG): a concept is on the same
+    side in all of them. Sequences are dealt for each data set's people apart."""
+    tagged = [table.assign(person=f"{k}/" + table["person"].astype(str)) for k, table in enumerate(tables)]
+    split = split_concepts(pd.concat(tagged, ignore_index=True), np.concatenate(labels), **options)
+    return list(np.split(split, np.cumsum([len(table) for table in tables])[:-1]))
 
 
 def _sequence_parts(
@@ -75,8 +87,7 @@ def _sequence_parts(
     for person in np.unique(people[main]):
         mine = main & (people == person)
         names = np.unique(keys[mine])
-        n_validation = max(1, round(shares[0] * len(names)))
-        n_test = max(1, round(shares[1] * len(names))) if shares[1] else 0
+        n_validation, n_test = (max(1, round(share * len(names))) if share else 0 for share in shares)
         if len(names) < n_validation + n_test + 1:
             raise SplitError(
                 f"sub-{person} has {len(names)} sequences, too few to hold some out; name data.events.sequence, or "

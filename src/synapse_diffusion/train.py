@@ -34,7 +34,7 @@ from synapse_diffusion.splits import (
 )
 from synapse_diffusion.store.epochs import Epochs
 from synapse_diffusion.store.files import write_table
-from synapse_diffusion.training.data import ScaledEpochs, below, fit_scalers, open_epochs, open_stores
+from synapse_diffusion.training.data import ScaledEpochs, accepted, fit_limits, fit_scalers, open_epochs, open_stores
 from synapse_diffusion.training.decoders import (
     Shape,
     build,
@@ -156,7 +156,7 @@ def make_splits(epochs: Epochs, label_N: NDArray[np.int64], recipe: Recipe, say:
     """The folds, checked; says how many trials each part has and why others are left out."""
     trials, settings = epochs.trials, recipe.split
     usable = trials["usable"].to_numpy()
-    label_N = np.where(usable, label_N, -1)
+    label_N = _usable_labels(trials, label_N, recipe)
     zero_shot = settings.method == "concepts"
     if zero_shot:
         splits = [
@@ -188,6 +188,14 @@ def make_splits(epochs: Epochs, label_N: NDArray[np.int64], recipe: Recipe, say:
         of = f" of {concepts} concepts" if zero_shot else f"; {touching} touched another part's window"
         say((f"fold {fold + 1}: " if len(splits) > 1 else "") + counts + of)
     return cleaned
+
+
+def _usable_labels(trials: pd.DataFrame, label_N: NDArray[np.int64], recipe: Recipe) -> NDArray[np.int64]:
+    """-1 where an epoch cannot be cut, and by setting where the person responded."""
+    usable = trials["usable"].to_numpy()
+    if recipe.view.targets == "leave_out":
+        usable = usable & (trials["is_target"].to_numpy() == 0)
+    return np.where(usable, label_N, -1)
 
 
 def _stretches(epochs: Epochs, recipe: Recipe) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
@@ -242,13 +250,16 @@ def _train_fold(task: _Task, fold: int, split: Split, bar: _Bar) -> tuple[pd.Dat
     """Network members and linear baseline of one fold; their validation predictions and training curves."""
     recipe, epochs = task.recipe, task.epochs
     rows = {part: np.flatnonzero(split == part) for part in (TRAIN, VALIDATION)}
-    rows = {part: r[below(epochs, r, recipe.view.reject_v)] for part, r in rows.items()}
+    stage = f"fold{fold}"
+    limits = fit_limits(epochs, rows[TRAIN], recipe.view, recipe.train.seed)
+    task.run.add_limits(stage, limits)
+    rows = {part: accepted(epochs, r, recipe.view, limits) for part, r in rows.items()}
     for part, kept in rows.items():
         if set(task.label_N[kept]) != set(range(len(task.classes))):
             raise SplitError(
-                f"view.reject_v = {recipe.view.reject_v} V leaves the {part} part without some class; raise it"
+                f"view.reject = {recipe.view.reject!r} leaves the {part} part without some class; the limits are "
+                + ", ".join(f"{limit:.3g}" for limit in limits.values())
             )
-    stage = f"fold{fold}"
     data = _scaled(task, rows[TRAIN], stage)
     training = _labelled(task, rows[TRAIN], fold, shuffled=recipe.labels.shuffled)
     validation = _labelled(task, rows[VALIDATION], fold, shuffled=recipe.labels.shuffled)
@@ -273,9 +284,9 @@ def _train_fold(task: _Task, fold: int, split: Split, bar: _Bar) -> tuple[pd.Dat
 def _scaled(task: _Task, rows: NDArray[np.int64], stage: str) -> ScaledEpochs:
     """Epochs under scalers that are fitted on these rows and kept in the run."""
     recipe = task.recipe
-    fitted = fit_scalers(task.epochs, rows, task.label_N, recipe.view.scaling, stage, recipe.train.seed)
+    fitted = fit_scalers(task.epochs, rows, task.label_N, recipe.view, stage, recipe.train.seed)
     task.run.add_scalers(fitted)
-    return ScaledEpochs(task.epochs, fitted, stage, recipe.view.clamp)
+    return ScaledEpochs(task.epochs, fitted, stage, recipe.view)
 
 
 def _best_step(curve: pd.DataFrame) -> int:
@@ -286,10 +297,10 @@ def _refit(task: _Task, fold: int, split: Split, linear: LinearDecoder, steps: S
     """Both decoders anew on everything that shares nothing with the test part, all choices kept."""
     recipe, epochs, stage = task.recipe, task.epochs, f"fold{fold}_refit"
     trials = epochs.trials
-    usable_label = np.where(trials["usable"].to_numpy(), task.label_N, -1)
+    usable_label = _usable_labels(trials, task.label_N, recipe)
     where = _stretches(epochs, recipe)
     rows = refit_rows(trials, usable_label, split, *where, zero_shot=recipe.split.method == "concepts")
-    rows = rows[below(epochs, rows, recipe.view.reject_v)]
+    rows = accepted(epochs, rows, recipe.view, task.run.read_limits(f"fold{fold}"))
     data = _scaled(task, rows, stage)
     everything = _labelled(task, rows, fold, shuffled=recipe.labels.shuffled)
     for member, n_steps in enumerate(steps):

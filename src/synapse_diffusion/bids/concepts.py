@@ -14,6 +14,7 @@ from synapse_diffusion.errors import DataError
 
 CONCEPTS_FILE: Final = "things_concepts.tsv"
 CATEGORIES_FILE: Final = "category_mat_manual.tsv"
+IMAGES_FILE: Final = "things_images.csv"
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,42 @@ class ConceptTable:
             if name not in self.categories:
                 raise DataError(f"labels.classes: no category {name!r}; there are {', '.join(self.categories)}")
         return self.member[:, [self.categories.index(name) for name in names]]
+
+
+@dataclass(frozen=True)
+class ImageTable:
+    """Images in THINGS' numbering: image number n is row n - 1; likewise the 1-based concept numbers."""
+
+    path: Path
+    images: tuple[str, ...]
+    concepts: tuple[str, ...]
+    concept_number: NDArray[np.int64]
+
+
+def read_images(folder: Path) -> ImageTable:
+    """THINGS' image list (26,107 rows there; columns image_nr, file_name, uniqueID, concept_nr).
+
+    The numbers run in the order of concepts, then file names; a plain sort of file names gives other numbers for 21
+    concepts. Raises `DataError` where the file is missing or its numbers are not 1, 2, 3...
+    """
+    path = folder / IMAGES_FILE
+    if not path.exists():
+        raise DataError(
+            f"{path}: not there; set paths.things to the folder with THINGS' image list ({IMAGES_FILE}: image_nr, "
+            "file_name, uniqueID, concept_nr)"
+        )
+    try:
+        table = pd.read_csv(path, dtype={"file_name": str, "uniqueID": str})
+        number = table["image_nr"].to_numpy(dtype=np.int64)
+        concept_number = table["concept_nr"].to_numpy(dtype=np.int64)
+        stems = tuple(table["file_name"].str.rsplit(".", n=1).str[0])
+        concepts = tuple(table["uniqueID"])
+    except (ValueError, KeyError) as error:
+        raise DataError(f"{path}: cannot be read as an image list: {str(error).splitlines()[0]}") from None
+    if not np.array_equal(number, np.arange(1, len(table) + 1)):
+        row = int(np.flatnonzero(number != np.arange(1, len(table) + 1))[0])
+        raise DataError(f"{path}: row {row + 1}: image_nr is {number[row]} where {row + 1} comes next")
+    return ImageTable(path, stems, concepts, concept_number)
 
 
 def read_concepts(folder: Path) -> ConceptTable:

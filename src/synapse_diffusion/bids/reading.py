@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import functools
+import shutil
 import warnings
+import weakref
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -13,75 +16,80 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from synapse_diffusion.bids import brainvision, ctf
 from synapse_diffusion.bids.recordings import Recording, read_json
 from synapse_diffusion.errors import DataError
 from synapse_diffusion.types import Segment, SensorArray
 
-BRAINVISION_TYPES: Final = {"single": "<f4", "short": "<i2", "int": "<i4"}
 BOUNDARIES: Final = ("boundary", "edge", "bad_acq_skip", "bad boundary", "new segment")
+SI_UNITS: Final = {"eeg": "V", "mag": "T", "grad": "T/m"}
+READ_UNITS: Final = {"eeg": 1e-6, "mag": 1e-12, "grad": 1e-12, "eog": 1e-6, "ecg": 1e-6}
+"""What MNE's values in SI units are divided by, so that float32 arithmetic is far from its limits."""
+READERS: Final = {".vhdr": brainvision.check_brainvision, ".ds": ctf.check_ctf}
+ReadColumns = Callable[[int, int, NDArray[np.int64]], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
 class OpenRecording:
-    """A recording whose samples are read on demand; signal in V."""
+    """A recording whose samples are read on demand."""
 
     raw: Any
-    columns: NDArray[np.int64]
+    """MNE's view of the file, for what needs its sensor definitions."""
     sensors: SensorArray
     sfreq: float
     n_samples: int
     segments: tuple[Segment, ...]
     reference: str
-    mapped: NDArray[Any] | None
-    """The data file itself, memory-mapped, (T, all channels), where its layout allows."""
+    read: Callable[[int, int], NDArray[np.float32]]
+    """`read(start, stop)` -> (T, C + A) float32: the sensors, then A auxiliary channels; times `gain_C` in SI units."""
+    read_recorded: Callable[[int, int], NDArray[np.float32]]
+    """Likewise (T, C), before gradient compensation: where the electronics dropped out, this stands still."""
     gain_C: NDArray[np.float32]
-    """Unit of `read`'s values, in V."""
-
-    def read(self, start: int, stop: int) -> NDArray[np.float32]:
-        """Samples [start, stop) of the chosen channels, (T, C) float32; times `gain_C` they are in V."""
-        n_read, n_sensors = len(self.columns), len(self.sensors.names)
-        if self.mapped is not None:
-            block = self.mapped[start:stop]
-            values = np.asarray(block if n_read == block.shape[1] else block[:, self.columns], np.float32)
-        else:
-            volts: NDArray[np.float64] = self.raw.get_data(picks=self.columns, start=start, stop=stop)
-            values = (volts.T / self.gain_C[:n_read]).astype(np.float32)
-        if n_sensors > n_read:  # the restored reference electrode: zero by definition
-            values = np.pad(values, ((0, 0), (0, n_sensors - n_read)))
-        return np.ascontiguousarray(values)
+    auxiliary: dict[str, str]
+    """Name -> kind (`eog`, `ecg`) of the channels beside the sensors, in order."""
 
 
-def open_recording(recording: Recording, *, restore_reference: bool = False) -> OpenRecording:
-    """Open without loading the signal. Raises `DataError` for missing, truncated or mismatched files."""
+def open_recording(
+    recording: Recording,
+    *,
+    restore_reference: bool = False,
+    drop_channels: tuple[str, ...] = (),
+    compensation: int | None = None,
+) -> OpenRecording:
+    """Open without loading the signal.
+
+    `restore_reference`: add the EEG reference electrode as a channel of zeros. `drop_channels`: sensors to leave out.
+    `compensation`: order of CTF's gradient compensation (0 to 3), None: as recorded. Raises `DataError` for missing,
+    truncated or mismatched files.
+    """
     path = recording.path
-    if path.suffix == ".vhdr":
-        _check_brainvision(path)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            raw = mne.io.read_raw(path, preload=False, verbose="error")
-    except Exception as error:  # readers raise anything from KeyError to struct.error on damaged files
-        raise DataError(f"{path}: cannot be read: {_one_line(error)}") from None
-    sidecar = read_json(path.with_name(path.name.rsplit("_", 1)[0] + "_eeg.json"))
+    if check := READERS.get(path.suffix):
+        check(path)
+    raw = _read_raw(path)
+    sidecar = read_json(recording.sidecar(f"{recording.modality}.json"))
     _check_duration(path, raw, sidecar)
     bad_names = _apply_channels_tsv(recording, raw)
-    columns = np.asarray(mne.pick_types(raw.info, eeg=True, exclude=[]), dtype=np.int64)
-    if columns.size == 0:
-        raise DataError(f"{path}: no EEG channel among {', '.join(raw.ch_names[:8])}...")
-    mapped = _mapped(path, raw)
-    cals = np.asarray(raw._cals, dtype=np.float64)[columns] if mapped is not None else np.full(columns.size, 1e-6)
+    columns = _sensor_columns(recording, raw, drop_channels)
+    auxiliary = np.asarray(mne.pick_types(raw.info, meg=False, eog=True, ecg=True, exclude=[]), dtype=np.int64)
+    everything = np.concatenate([columns, auxiliary])
+    read_columns, gain_of = _reader(path, raw)
+    matrix, references = _compensation(path, raw, compensation, columns)
+    gain = gain_of(everything)
     opened = OpenRecording(
         raw=raw,
-        columns=columns,
         sensors=_sensors(raw, columns, bad_names, recording),
         sfreq=float(raw.info["sfreq"]),
         n_samples=int(raw.n_times),
-        segments=_segments(raw),
+        segments=_segments(raw, path),
         reference=str(sidecar.get("EEGReference", "n/a")),
-        mapped=mapped,
-        gain_C=cals.astype(np.float32),
+        read=(lambda start, stop: read_columns(start, stop, everything))
+        if matrix is None
+        else _compensated(read_columns, everything, references, matrix, gain, gain_of(references)),
+        read_recorded=lambda start, stop: read_columns(start, stop, columns),
+        gain_C=gain.astype(np.float32),
+        auxiliary={raw.ch_names[k]: raw.get_channel_types([k])[0] for k in auxiliary},
     )
-    return _with_reference(opened) if restore_reference else opened
+    return _with_reference(opened) if restore_reference and recording.modality == "eeg" else opened
 
 
 @functools.cache
@@ -92,13 +100,114 @@ def standard_positions() -> dict[str, NDArray[np.float64]]:
     return positions
 
 
+def _read_raw(path: Path) -> Any:
+    links = None
+    if path.suffix == ".ds" and (path / "BadChannels").exists():
+        links = ctf.without_bad_channels(path)
+    options = {"clean_names": True} if path.suffix == ".ds" else {}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            raw = mne.io.read_raw(links or path, preload=False, verbose="error", **options)
+    except Exception as error:  # readers raise anything from KeyError to struct.error on damaged files
+        if links:
+            shutil.rmtree(links)
+        raise DataError(f"{path}: cannot be read: {' '.join(str(error).split()) or type(error).__name__}") from None
+    if links:
+        weakref.finalize(raw, shutil.rmtree, links, ignore_errors=True)
+    return raw
+
+
+def _sensor_columns(recording: Recording, raw: Any, drop_channels: tuple[str, ...]) -> NDArray[np.int64]:
+    """The sensors of this modality by the recording's own header (ds004212's channels.tsv calls them OTHER)."""
+    path, meg = recording.path, recording.modality == "meg"
+    columns = np.asarray(mne.pick_types(raw.info, meg=meg, eeg=not meg, ref_meg=False, exclude=[]), dtype=np.int64)
+    dropped = {ctf.clean_name(name) if path.suffix == ".ds" else name for name in drop_channels}
+    kept = [k for k in columns if raw.ch_names[k] not in dropped]
+    if not kept:
+        raise DataError(f"{path}: no {recording.modality.upper()} channel among {', '.join(raw.ch_names[:8])}...")
+    return np.asarray(kept, dtype=np.int64)
+
+
+def _reader(path: Path, raw: Any) -> tuple[ReadColumns, Callable[[NDArray[np.int64]], NDArray[np.float64]]]:
+    """How to read some columns, and what their values count in SI units.
+
+    The file itself, memory-mapped (BrainVision where that is MNE's own reading to the bit; CTF), else through MNE.
+    """
+    if path.suffix == ".vhdr" and (samples_TC := brainvision.mapped(path, raw)) is not None:
+        mapped = samples_TC
+
+        def read_mapped(start: int, stop: int, columns: NDArray[np.int64]) -> NDArray[np.float32]:
+            block = mapped[start:stop]
+            whole = len(columns) == block.shape[1] and bool(np.all(np.diff(columns) == 1))
+            return np.ascontiguousarray(block if whole else block[:, columns], dtype=np.float32)
+
+        return read_mapped, lambda columns: np.asarray(raw._cals[columns], dtype=np.float64)
+    if path.suffix == ".ds":
+        return ctf.ctf_reader(ctf.check_ctf(path)), lambda columns: np.asarray(raw._cals[columns], dtype=np.float64)
+    kinds = raw.get_channel_types()
+    unit = np.array([READ_UNITS.get(kind, 1.0) for kind in kinds])
+
+    def read_mne(start: int, stop: int, columns: NDArray[np.int64]) -> NDArray[np.float32]:
+        values: NDArray[np.float64] = raw.get_data(picks=columns, start=start, stop=stop, verbose="error")
+        return np.ascontiguousarray((values / unit[columns, None]).T, dtype=np.float32)
+
+    return read_mne, lambda columns: unit[columns]
+
+
+def _compensation(
+    path: Path, raw: Any, order: int | None, columns: NDArray[np.int64]
+) -> tuple[NDArray[np.float64] | None, NDArray[np.int64]]:
+    """What to take off the sensors: (C, R) weights of the R reference channels, in SI units, and their columns."""
+    references = np.asarray(mne.pick_types(raw.info, meg=False, ref_meg=True, exclude=[]), dtype=np.int64)
+    recorded = raw.compensation_grade if path.suffix == ".ds" else None
+    if order is None or order == recorded:
+        return None, references
+    if recorded is None:
+        raise DataError(
+            f"{path}: has no gradient compensation (it is no CTF recording); leave convert.compensation unset"
+        )
+    unit = mne.io.RawArray(np.eye(len(raw.ch_names)), raw.info, verbose="error")
+    try:
+        unit.apply_gradient_compensation(order, verbose="error")
+    except ValueError as error:
+        raise DataError(f"{path}: convert.compensation = {order}: {' '.join(str(error).split())}") from None
+    matrix = unit.get_data()
+    return np.asarray(-matrix[np.ix_(columns, references)]), references
+
+
+def _compensated(
+    read_columns: ReadColumns,
+    columns: NDArray[np.int64],
+    references: NDArray[np.int64],
+    matrix_CR: NDArray[np.float64],
+    gain: NDArray[np.float64],
+    gain_R: NDArray[np.float64],
+) -> Callable[[int, int], NDArray[np.float32]]:
+    n = len(matrix_CR)
+    weights = (matrix_CR * gain_R / gain[:n, None]).T
+    both = np.concatenate([columns, references])
+
+    def read(start: int, stop: int) -> NDArray[np.float32]:
+        x_TC = read_columns(start, stop, both)
+        # the references are thousands of times larger than what is left: in double precision
+        x_TC[:, :n] -= x_TC[:, len(columns) :].astype(np.float64) @ weights
+        return np.ascontiguousarray(x_TC[:, : len(columns)])
+
+    return read
+
+
 def _with_reference(opened: OpenRecording) -> OpenRecording:
-    """The same recording with its reference electrode, if that is one of the 10-05 system, as last channel."""
-    sensors = opened.sensors
+    """The same recording with its reference electrode, if that is one of the 10-05 system, after the sensors."""
+    sensors, n = opened.sensors, len(opened.sensors.names)
     standard = standard_positions()
     name = next((name for name in standard if name.lower() == opened.reference.lower()), None)
     if name is None or name in sensors.names:
         return opened
+
+    def widened(read: Callable[[int, int], NDArray[np.float32]]) -> Callable[[int, int], NDArray[np.float32]]:
+        return lambda start, stop: np.insert(read(start, stop), n, 0.0, axis=1)
+
     return replace(
         opened,
         sensors=SensorArray(
@@ -108,41 +217,10 @@ def _with_reference(opened: OpenRecording) -> OpenRecording:
             np.vstack([sensors.position_C3, standard[name]]),
             (*sensors.status, "reference"),
         ),
-        gain_C=np.append(opened.gain_C, np.float32(1e-6)),
+        read=widened(opened.read),
+        read_recorded=widened(opened.read_recorded),
+        gain_C=np.insert(opened.gain_C, n, np.float32(1e-6)),
     )
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-def _check_brainvision(path: Path) -> None:
-    """Header, data and marker file must be one recording's, and the data whole."""
-    text = path.read_bytes().decode("utf-8", "replace")
-    keys: dict[str, str] = {}
-    for line in text.splitlines():
-        key, equals, value = line.partition("=")
-        if equals and not line.startswith((";", "Ch")):
-            keys.setdefault(key.strip(), value.strip())
-    named = keys.get("DataFile", "").replace("$b", path.stem)
-    if not named:
-        raise DataError(f"{path}: not a BrainVision header: it names no DataFile")
-    data = path.parent / named
-    if Path(named).stem != path.stem:
-        raise DataError(
-            f"{path}: its DataFile is {named}, another recording's name; mend the header "
-            "(mne_bids.copyfiles.copyfile_brainvision renames all three files together)"
-        )
-    if not data.exists():
-        raise DataError(f"{data}: the data file that {path.name} names is not there; download it again")
-    sizes = {"IEEE_FLOAT_32": 4, "INT_16": 2, "INT_32": 4}
-    n_channels = keys.get("NumberOfChannels", "0")
-    frame = (int(n_channels) if n_channels.isdigit() else 0) * sizes.get(keys.get("BinaryFormat", ""), 0)
-    size = data.stat().st_size
-    if frame and (size == 0 or size % frame):
-        raise DataError(
-            f"{data}: truncated: {size} bytes are not a whole number of samples ({frame} bytes each); download it again"
-        )
 
 
 def _check_duration(path: Path, raw: Any, sidecar: Any) -> None:
@@ -157,10 +235,13 @@ def _check_duration(path: Path, raw: Any, sidecar: Any) -> None:
 
 def _apply_channels_tsv(recording: Recording, raw: Any) -> tuple[str, ...]:
     """Channel types and bad channels of channels.tsv; returns the names marked bad."""
-    path = recording.path.with_name(recording.path.name.rsplit("_", 1)[0] + "_channels.tsv")
-    marked = list(raw.info["bads"])
+    path = recording.sidecar("channels.tsv")
+    is_ctf = recording.path.suffix == ".ds"
+    marked = [*raw.info["bads"], *(ctf.bad_channels(recording.path) if is_ctf else ())]
     if path.exists():
         table = _sidecar_table(path, ("name", "type"))
+        if is_ctf:
+            table["name"] = table["name"].map(ctf.clean_name)
         kinds = {
             "EEG": "eeg",
             "EOG": "eog",
@@ -175,7 +256,9 @@ def _apply_channels_tsv(recording: Recording, raw: Any) -> tuple[str, ...]:
             for name, kind in zip(table["name"], table["type"], strict=True)
             if name in raw.ch_names
         }
-        if types and "eeg" in types.values():
+        if recording.modality == "meg":  # the header knows its sensors, the table what is plugged into the others
+            types = {name: kind for name, kind in types.items() if kind in ("eog", "ecg", "emg")}
+        if types and (recording.modality == "meg" or "eeg" in types.values()):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # a changed unit is only a changed label here
                 raw.set_channel_types(types, verbose="error")
@@ -198,16 +281,19 @@ def _sidecar_table(path: Path, needed: tuple[str, ...]) -> pd.DataFrame:
 def _sensors(raw: Any, columns: NDArray[np.int64], bad: tuple[str, ...], recording: Recording) -> SensorArray:
     """Names, status and positions: the recording's own, else electrodes.tsv, else standard 10-05."""
     names = tuple(raw.ch_names[k] for k in columns)
+    kinds = tuple(raw.get_channel_types(columns))
     position_C3 = np.array([raw.info["chs"][k]["loc"][:3] for k in columns], dtype=float)
     position_C3[~np.any(position_C3, axis=1)] = np.nan
-    if not np.isfinite(position_C3).any():
+    if recording.modality == "meg" and raw.info["dev_head_t"] is not None:
+        position_C3 = mne.transforms.apply_trans(raw.info["dev_head_t"], position_C3)
+    elif recording.modality == "eeg" and not np.isfinite(position_C3).any():
         position_C3 = _positions(names, recording)
     status = tuple("bad" if name in bad else "good" for name in names)
-    return SensorArray(names, ("eeg",) * len(names), ("V",) * len(names), position_C3, status)
+    return SensorArray(names, kinds, tuple(SI_UNITS[kind] for kind in kinds), position_C3, status)
 
 
 def _positions(names: tuple[str, ...], recording: Recording) -> NDArray[np.float64]:
-    path = recording.path.with_name(recording.path.name.rsplit("_", 1)[0] + "_electrodes.tsv")
+    path = recording.sidecar("electrodes.tsv")
     if path.exists():
         table = _sidecar_table(path, ("name", "x", "y", "z")).drop_duplicates("name").set_index("name")
         xyz = table.reindex(list(names))[["x", "y", "z"]].apply(pd.to_numeric, errors="coerce").to_numpy(dtype=float)
@@ -217,9 +303,10 @@ def _positions(names: tuple[str, ...], recording: Recording) -> NDArray[np.float
     return np.array([by_name.get(name.lower(), np.full(3, np.nan)) for name in names])
 
 
-def _segments(raw: Any) -> tuple[Segment, ...]:
+def _segments(raw: Any, path: Path) -> tuple[Segment, ...]:
     """BAD annotations as bad stretches; boundaries of concatenated or cut recordings as boundaries."""
-    found = []
+    gaps = ctf.gaps(ctf.check_ctf(path), raw) if path.suffix == ".ds" else []
+    found = [Segment(start, start, "boundary") for start in gaps]
     sfreq, n_samples = raw.info["sfreq"], raw.n_times
     for note in raw.annotations:
         text = note["description"].strip().lower()
@@ -233,20 +320,3 @@ def _segments(raw: Any) -> tuple[Segment, ...]:
         elif text.startswith("bad") and stop > max(start, 0):
             found.append(Segment(max(start, 0), stop, "bad"))
     return tuple(found)
-
-
-def _mapped(path: Path, raw: Any) -> NDArray[Any] | None:
-    """The data file as an array, if it holds multiplexed numbers that, scaled, are MNE's own to the bit."""
-    if path.suffix != ".vhdr" or raw.orig_format not in BRAINVISION_TYPES:
-        return None
-    dtype, shape = np.dtype(BRAINVISION_TYPES[raw.orig_format]), (raw.n_times, len(raw.ch_names))
-    data = Path(raw.filenames[0])
-    if data.stat().st_size != shape[0] * shape[1] * dtype.itemsize:
-        return None
-    mapped: NDArray[Any] = np.memmap(data, dtype=dtype, mode="r", shape=shape)
-    n = min(64, shape[0])
-    for start in (0, shape[0] // 2, shape[0] - n):
-        theirs = raw.get_data(start=start, stop=start + n).T
-        if not np.array_equal(mapped[start : start + n].astype(float) * raw._cals, theirs, equal_nan=True):
-            return None
-    return mapped

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +19,15 @@ from synapse_diffusion.config import DataSettings
 from synapse_diffusion.errors import DataError
 from synapse_diffusion.types import Say
 
-EXTENSIONS: Final = (".vhdr", ".edf", ".bdf", ".set", ".fif")
+EXTENSIONS: Final = {
+    "eeg": (".vhdr", ".edf", ".bdf", ".set", ".fif"),
+    "meg": (".ds", ".fif", ".con", ".sqd"),  # CTF (a folder), Elekta/MEGIN, KIT
+}
 IMPLIED: Final = "01"  # BIDS leaves out an entity that has one value
+ROOM: Final = "emptyroom"  # BIDS's person for recordings of nobody
+CALIBRATION: Final = ("crosstalk", "calibration")  # BIDS's acq- for MEGIN's fine-tuning files
+EPOCHS: Final = re.compile(r"[-_]epo\.fif$")  # a later part of a split file is `-epo-1.fif`: read with its first
+THINGS_EPOCHS: Final = re.compile(r"preprocessed_P(\d+)-epo$")  # ds004212's own name for person BIGMEG<n>
 
 
 @dataclass(frozen=True)
@@ -32,6 +40,7 @@ class Recording:
     run: str
     path: Path
     events: Path
+    modality: str = "eeg"
 
     @property
     def folder(self) -> str:
@@ -39,12 +48,20 @@ class Recording:
         return f"sub-{self.person}/ses-{self.session}/run-{self.run}"
 
     @property
+    def holds_epochs(self) -> bool:
+        """Is it a file of epochs, cut and filtered by others, rather than a continuous recording?"""
+        return EPOCHS.search(self.path.name) is not None
+
+    @property
     def sidecars(self) -> tuple[Path, ...]:
         """The small files that decide what is stored, events first."""
+        names = ("channels.tsv", f"{self.modality}.json", "electrodes.tsv")
+        return (self.events, *(path for path in map(self.sidecar, names) if path.exists()))
+
+    def sidecar(self, suffix: str) -> Path:
+        """The file beside the recording that shares its entities, e.g. `channels.tsv`; it need not exist."""
         stem = self.path.name.rsplit("_", 1)[0]
-        names = (f"{stem}_channels.tsv", f"{stem}_eeg.json", f"{stem}_electrodes.tsv")
-        found = tuple(self.path.parent / name for name in names)
-        return (self.events, *(path for path in found if path.exists()))
+        return _data_folder(self.path) / f"{stem}_{suffix}"
 
 
 def find_recordings(root: Path, settings: DataSettings, say: Say) -> list[Recording]:
@@ -55,18 +72,16 @@ def find_recordings(root: Path, settings: DataSettings, say: Say) -> list[Record
     base = root / settings.folder
     if not base.is_dir():
         raise DataError(f"{base}: no such folder; set paths.bids to the BIDS data set")
+    modality = settings.modality
     files = sorted(
-        path
-        for path in base.rglob("sub-*")
-        if path.suffix in EXTENSIONS and path.is_file() and _relevant(path, base, bool(settings.folder))
+        path for path in base.rglob("*") if _relevant(path, base, modality, derivative=bool(settings.folder))
     )
-    if not files and any(base.rglob("sub-*_events.tsv")):
-        raise DataError(
-            f"{base}: holds event tables but no recordings ({', '.join(EXTENSIONS)}); download the data files"
-        )
+    kinds = ",".join(EXTENSIONS[modality])
+    if not files and any(base.rglob(f"{modality}/sub-*_events.tsv")):
+        raise DataError(f"{base}: holds event tables but no recordings ({kinds}); download the data files")
     if not files:
-        raise DataError(f"{base}: no EEG recording (sub-*/eeg/*_eeg{{{','.join(EXTENSIONS)}}}) in it")
-    recordings = [_recording(path, root) for path in files]
+        raise DataError(f"{base}: no {modality.upper()} recording (sub-*/{modality}/*_{modality}{{{kinds}}}) in it")
+    recordings = [_recording(path, root, modality) for path in files]
     wanted = {
         "people": settings.people,
         "sessions": settings.sessions,
@@ -92,17 +107,34 @@ def read_json(path: Path) -> Mapping[str, object]:
     return values if isinstance(values, dict) else {}
 
 
-def _relevant(path: Path, base: Path, derivative: bool) -> bool:
-    if path.name.startswith("._"):
+def _relevant(path: Path, base: Path, modality: str, *, derivative: bool) -> bool:
+    """Is it a recording: of this modality, neither a macOS leftover (`._*`), nor part of one (CTF's `hz.ds`)?"""
+    if path.suffix not in EXTENSIONS[modality] or path.name.startswith("._"):
         return False
     parts = path.relative_to(base).parts
+    inside = any(part.endswith(".ds") for part in parts[:-1])
+    if inside or path.is_dir() != (path.suffix == ".ds"):
+        return False
+    if EPOCHS.search(path.name):
+        return derivative
+    if not path.name.startswith("sub-") or path.name.startswith(f"sub-{ROOM}"):
+        return False
+    entities = _entities(path)
+    if entities.get("acq") in CALIBRATION or entities.get("split", "01").lstrip("0") not in ("", "1"):
+        return False  # MNE follows the first part of a split file to the others
     if derivative:
         return True
-    return parts[0].startswith("sub-") and path.parent.name == "eeg" and path.stem.endswith("_eeg")
+    return parts[0].startswith("sub-") and _data_folder(path).name == modality and path.stem.endswith(f"_{modality}")
+
+
+def _data_folder(path: Path) -> Path:
+    """The folder with the sidecars; KIT files may lie in one of their own below it."""
+    return path.parent.parent if path.parent.name == path.stem else path.parent
 
 
 def _entities(path: Path) -> dict[str, str]:
-    pairs = (part.split("-", 1) for part in path.stem.split("_") if "-" in part)
+    stem = EPOCHS.sub("", path.name) if EPOCHS.search(path.name) else path.stem
+    pairs = (part.split("-", 1) for part in stem.split("_") if "-" in part)
     return {pair[0]: pair[1] for pair in pairs}
 
 
@@ -111,22 +143,27 @@ def _entity(recording: Recording, key: str) -> str:
     return {"people": recording.person, "sessions": recording.session, "tasks": recording.task, "runs": run}[key]
 
 
-def _recording(path: Path, root: Path) -> Recording:
+def _recording(path: Path, root: Path, modality: str) -> Recording:
     entities = _entities(path)
+    if of_things := THINGS_EPOCHS.match(path.stem):
+        entities = {"sub": f"BIGMEG{of_things[1]}", "ses": "all", "task": "main", "run": "epochs"}
+    elif "sub" not in entities:
+        raise DataError(f"{path}: whose recording is it? Name it sub-<person>_..., as BIDS does")
     person, session = entities["sub"], entities.get("ses", IMPLIED)
     task, run = entities.get("task", "task"), entities.get("run", IMPLIED)
-    return Recording(person, session, task, f"{task}-{run}", path, _events_path(path, root, entities))
+    events = _events_path(path, root, entities, modality)
+    return Recording(person, session, task, f"{task}-{run}", path, events, modality)
 
 
-def _events_path(path: Path, root: Path, entities: Mapping[str, str]) -> Path:
+def _events_path(path: Path, root: Path, entities: Mapping[str, str], modality: str) -> Path:
     """Beside the recording, or (for a derivative without its own) in the raw data set."""
-    stem = "_".join(part for part in path.stem.split("_") if "-" in part)
-    beside = path.parent / f"{stem}_events.tsv"
+    stem = "_".join(part for part in path.stem.split("_") if "-" in part and not part.startswith("split-"))
+    beside = _data_folder(path) / f"{stem}_events.tsv"
     if beside.exists():
         return beside
     kept = [f"{key}-{entities[key]}" for key in ("sub", "ses", "task", "run") if key in entities]
     session = [f"ses-{entities['ses']}"] if "ses" in entities else []
-    raw = root.joinpath(f"sub-{entities['sub']}", *session, "eeg", "_".join(kept) + "_events.tsv")
+    raw = root.joinpath(f"sub-{entities['sub']}", *session, modality, "_".join(kept) + "_events.tsv")
     return raw if raw.exists() else beside
 
 

@@ -24,7 +24,8 @@ ARRAYS: Final = (
 
 @dataclass(frozen=True)
 class PersonTruth:
-    """One person's noise-free responses and noise; S stages, N images, C sensors, everything in V and s.
+    """One person's noise-free responses and noise; S stages, N images, C sensors, everything in s and the sensors'
+    unit (V of EEG, T of MEG).
 
     A picture's response is `sum_s gain_s * pattern_SNC[s, n] * exp(-((t - latency_s - shift) / width_s)^2 / 2)`
     with `gain_s = 1 + gain_sd_s * e_s` drawn for each trial and stage, and `shift = latency_sd_s * e` with one
@@ -41,14 +42,14 @@ class PersonTruth:
     latency_sd_S: NDArray[np.float64]
     gain_sd_S: NDArray[np.float64]
     noise_MCC: NDArray[np.float64]
-    """Spatial covariances of the noise's components (brain; sensors and drift; blinks), in V^2."""
+    """Spatial covariances of the noise's components (brain; sensors and drift; blinks; MEG: heart), V^2 or T^2."""
     noise_power_MF: NDArray[np.float64]
     """Their one-sided power spectra in 1/Hz, at `frequency_F` in Hz; mains hum is left out."""
     frequency_F: NDArray[np.float64]
     onset_distance_s: float
 
     def response(self, image: str, times: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Mean response (C, T) in V to an image at `times` in s after onset, at nominal gain and latency."""
+        """Mean response (C, T) in V or T to an image at `times` in s after onset, at nominal gain and latency."""
         n = self.images.index(image)
         kernel_ST = np.exp(-0.5 * ((times - self.latency_S[:, None]) / self.width_S[:, None]) ** 2)
         return np.asarray(np.einsum("sc,st->ct", self.pattern_SNC[:, n], kernel_ST))

@@ -24,6 +24,7 @@ def _one_or_many(value: object) -> object:
 Names = Annotated[tuple[str, ...], BeforeValidator(_one_or_many)]
 """Several names; `--set data.people=01,03` is read like `["01", "03"]`, and 49 like `["49"]`."""
 Fraction = Annotated[float, Field(gt=0, lt=1)]
+NoneOrFraction = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -62,12 +63,18 @@ class EventColumns(Settings):
     """The concept; empty: the folder of the image's path."""
     label: str = ""
     """The data set's own class."""
+    image_number: str = ""
+    """THINGS' image number, 1 to 26107 (ds004212: `value`); names image and concept by `paths.things`."""
+    concept_number: str = ""
+    """1-based concept number (ds004212: `things_category_nr`); must agree with `image_number`."""
     is_test: str = ""
-    """1 where one of the repeated test images is shown."""
+    """Column with 1 where one of the repeated test images is shown; or `column=value`."""
     is_target: str = ""
-    """1 where the person was to respond."""
+    """Column with 1 where the person was to respond; or `column=value`."""
     is_catch: str = ""
-    """1 for catch trials, which are never decoded."""
+    """Column with 1 for catch trials, which are never decoded; or `column=value`."""
+    keep_catch: bool = False
+    """Store catch trials too; they are counted in the manifest either way."""
     sequence: str = ""
     """Number of the RSVP sequence or block."""
     keep: dict[str, Names] = {}
@@ -76,13 +83,16 @@ class EventColumns(Settings):
     """`auto` decides from evidence and refuses where the evidence does not decide."""
     duration_unit: Literal["seconds", "milliseconds"] = "seconds"
     """Unit of `duration`; ds003825 gives milliseconds."""
+    onset_distance_s: Interval = None
+    """Shortest and longest distance in s from onset to onset that the design allows; what lies outside is said.
+    `none`: the recording's own median, give or take a quarter."""
 
 
 class DataSettings(Settings):
     """Which recordings of which data set."""
 
-    modality: Literal["eeg", "meg"] = "eeg"
-    """What is recorded."""
+    modality: Literal["eeg", "meg", "comb"] = "eeg"
+    """What is recorded, and what `simulate` writes; `comb`: an index over an EEG and a MEG data set that are converted already (`pairs`)."""
     name: str = "study"
     """Name of the data set: a folder under `paths.stores`."""
     folder: str = ""
@@ -98,6 +108,17 @@ class DataSettings(Settings):
     include_excluded: bool = False
     """Also take people whom `participants.tsv` marks `exclude = 1`."""
     events: EventColumns = EventColumns()
+
+
+class PairSettings(Settings):
+    """The combined set: EEG and MEG trials of the same image, from different people."""
+
+    eeg: str = ""
+    """Name of the EEG data set under `paths.stores`."""
+    meg: str = ""
+    """Name of the MEG data set under `paths.stores`."""
+    by: Literal["image", "concept"] = "image"
+    """What two trials share to be a pair."""
 
 
 class SimulateSettings(Settings):
@@ -120,13 +141,21 @@ class SimulateSettings(Settings):
     test_repeats: Count = 12
     """How often each of those is shown."""
     sequence_length: Count = 120
-    """Pictures in one RSVP sequence."""
+    """EEG: pictures in one RSVP sequence."""
     onset_distance_s: Positive = 0.1
     """From one picture's onset to the next, in s."""
+    onset_jitter_s: NotNegative = 0.0
+    """MEG: most by which that distance is longer or shorter, in s."""
+    catch_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """MEG: share of the trials that show an artificial picture, to which the person responds."""
+    sessions: Count = 1
+    """MEG: sessions over which the main pictures are dealt; each shows the test pictures."""
+    runs: Count = 1
+    """MEG: recordings in one session."""
     duration_s: Positive = 0.05
     """How long a picture is shown, in s."""
-    channels: Annotated[int, Field(ge=8, le=128)] = 32
-    """Electrodes of the 10-05 system, the back of the head first."""
+    channels: Annotated[int, Field(ge=8, le=272)] = 32
+    """EEG: electrodes of the 10-05 system (up to 128), the back of the head first. MEG: gradiometers, spread evenly."""
     sfreq: Positive = 500.0
     """Sampling rate in Hz."""
     mains_hz: Positive = 50.0
@@ -135,6 +164,14 @@ class SimulateSettings(Settings):
     """Pixels a side."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Another seed, another study."""
+
+    @model_validator(mode="after")
+    def _order(self) -> Self:
+        if self.onset_jitter_s >= self.onset_distance_s:
+            raise ValueError(
+                f"onset_jitter_s = {self.onset_jitter_s} must be below onset_distance_s = {self.onset_distance_s}"
+            )
+        return self
 
 
 class ConvertSettings(Settings):
@@ -152,6 +189,12 @@ class ConvertSettings(Settings):
     """`["average"]`, `["none"]`, or names of electrodes whose mean is taken off."""
     restore_reference: bool = False
     """Add the recording's own reference electrode (EEGReference) as a channel before re-referencing."""
+    compensation: Annotated[Literal[0, 1, 2, 3] | None, BeforeValidator(_none_word)] = None
+    """Order of CTF's gradient compensation; `none`: as recorded."""
+    drop_channels: Names = ()
+    """Sensors that are not stored, e.g. one known to be broken (THINGS-MEG: `MRO11`)."""
+    trigger_channel: str = ""
+    """Channel with the trigger or photodiode: its rising edges are compared with the onsets, and the delay said."""
     bad_channels: Literal["interpolate", "zero", "keep"] = "interpolate"
     """What happens to channels that are marked or found bad; `zero` where positions are unknown."""
     find_bad_channels: bool = True
@@ -162,6 +205,13 @@ class ConvertSettings(Settings):
     """A channel whose best correlation with any other stays below is bad (16 channels or more)."""
     dropout_s: Positive = 0.05
     """All channels constant or not a number for this long, in s: a dropout, bridged before filtering."""
+    ica: Literal["none", "eog_ecg", "iclabel"] = "none"
+    """Take out independent components: those that go with the EOG and ECG (MNE's scores), or those that ICLabel
+    (EEG; needs mne-icalabel) calls an artefact."""
+    ica_components: Annotated[int, Field(ge=2)] = 20
+    """Components to look at."""
+    ica_seed: Annotated[int, Field(ge=0)] = 0
+    """Of the decomposition's start."""
 
     @model_validator(mode="after")
     def _bands(self) -> Self:
@@ -186,12 +236,19 @@ class ViewSettings(Settings):
     channels: Names = ()
     """Only these channels; empty: all that every recording has."""
     scaling: Literal["robust", "mvnn", "none"] = "mvnn"
-    """Fitted on training trials, per person and session: median and interquartile range, or whitening by the
-    shrunk covariance of residuals (MVNN, Guggenmos 2018)."""
+    """Fitted on training trials: median and interquartile range, or whitening by the shrunk covariance of residuals
+    (MVNN, Guggenmos 2018)."""
+    scaling_by: Literal["person", "session", "run"] = "session"
+    """What has a scaler of its own; `session` aligns a person's sessions with each other."""
     clamp: NotNegative = 20.0
     """Largest absolute value after scaling; 0: none."""
-    reject_v: NotNegative = 0.0
-    """Epochs that exceed this absolute value in V before scaling are left out; 0: none."""
+    reject: Literal["none", "amplitude", "peak_to_peak", "autoreject"] = "none"
+    """Leave out epochs by their largest absolute value, by their largest peak-to-peak value of any sensor, or by the
+    latter with each person's limit found on training trials (Autoreject's global rule, Jas et al. 2017)."""
+    reject_limit: NotNegative = 0.0
+    """Limit of `amplitude` and `peak_to_peak`, in V or T before scaling."""
+    targets: Literal["keep", "leave_out"] = "keep"
+    """Trials with a motor response (`is_target`)."""
 
     @model_validator(mode="after")
     def _window(self) -> Self:
@@ -199,6 +256,8 @@ class ViewSettings(Settings):
             raise ValueError(f"stop_s = {self.stop_s} must be above start_s = {self.start_s}")
         if self.baseline is not None and self.baseline[1] <= self.baseline[0]:
             raise ValueError(f"baseline = {list(self.baseline)} must end after it starts")
+        if (self.reject in ("amplitude", "peak_to_peak")) != (self.reject_limit > 0):
+            raise ValueError(f"reject = {self.reject!r} and reject_limit = {self.reject_limit} do not go together")
         if len(set(self.channels)) != len(self.channels):
             raise ValueError(f"channels names one twice: {', '.join(self.channels)}")
         return self
@@ -229,10 +288,11 @@ class SplitSettings(Settings):
     """Share of each class's concepts that validate."""
     test_concepts: Fraction = 0.15
     """Share of each class's concepts that test (`held_out`)."""
-    validation_sequences: Fraction = 0.15
-    """Share of a person's sequences that validate."""
-    test_sequences: Fraction = 0.15
-    """Share of a person's sequences that test (`held_out`)."""
+    validation_sequences: NoneOrFraction = 0.15
+    """Share of a person's sequences that validate; 0: held-out concepts wherever they were shown, for windows that
+    do not overlap (MEG)."""
+    test_sequences: NoneOrFraction = 0.15
+    """Share of a person's sequences that test (`held_out`); 0 likewise."""
     unit: Literal["block", "run", "session"] = "block"
     """`blocks`: what a fold consists of."""
     folds: Annotated[int, Field(ge=3)] = 6
@@ -325,6 +385,7 @@ class Recipe(Settings):
 
     paths: PathSettings = PathSettings()
     data: DataSettings = DataSettings()
+    pairs: PairSettings = PairSettings()
     simulate: SimulateSettings = SimulateSettings()
     convert: ConvertSettings = ConvertSettings()
     view: ViewSettings = ViewSettings()

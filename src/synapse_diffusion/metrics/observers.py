@@ -2,9 +2,9 @@
 
 A trial is `x = sum_s g_s a_s k_s(t - shift) + noise`: patterns `a_s` (C,) of the stages s, gains
 `g_s ~ N(1, sd_s^2)`, one latency factor `z ~ N(0, 1)` a trial that shifts stage s by `sd_s z`. Noise is Gaussian:
-components of spatial covariance x temporal spectrum (brain, sensors and drift, blinks), and the overlapping
+components of spatial covariance x temporal spectrum (brain, sensors and drift, blinks, heart), and the overlapping
 responses of the neighbouring pictures, known by mean and covariance. Gains are integrated in closed form,
-latency by Gauss-Hermite quadrature. "Ideal" holds as far as noise is Gaussian: blinks are not.
+latency by Gauss-Hermite quadrature. "Ideal" holds as far as noise is Gaussian: blinks and heart beats are not.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from sklearn.covariance import ledoit_wolf
 Array = NDArray[np.float64]
 NODES: Final = 7
 FLOOR: Final = 1e-4  # of the mean variance: what the filter leaves beyond its pass-band
+DIRECTIONS: Final = 100  # of the sensors' space: 272 gradiometers see a brain of fewer degrees of freedom
 NEIGHBOURS: Final = 7  # responses last 0.7 s: seven pictures before and after at 10 Hz
 
 
 @dataclass(frozen=True)
 class NoiseModel:
-    """Second moments of what is no response: components of spatial x temporal covariance, V^2."""
+    """Second moments of what is no response: components of spatial x temporal covariance, V^2 or T^2."""
 
     spatial_MCC: Array
     autocovariance_MT: Array
@@ -33,12 +34,23 @@ class NoiseModel:
     onset_distance_s: float
 
 
+def _basis(pattern_SNC: Array, noise: NoiseModel) -> Array:
+    """Orthonormal directions (C, R) of what an average reference leaves, those of least power left out."""
+    n_sensors = pattern_SNC.shape[2]
+    power = np.einsum("mcd,m->cd", noise.spatial_MCC, noise.autocovariance_MT[:, 0])
+    power += np.einsum("snc,snd->cd", pattern_SNC, pattern_SNC) / pattern_SNC.shape[1]
+    centred = np.eye(n_sensors) - 1.0 / n_sensors
+    vectors = np.linalg.eigh(centred @ power @ centred)[1]
+    return np.asarray(vectors[:, -min(n_sensors - 1, DIRECTIONS) :])
+
+
 class Observer:
     """Likelihoods of epochs (N, C, T) under one person's truth.
 
     `pattern_SNC` are the true patterns of all images, after the same re-referencing as the epochs, `mean`
     and covariance over them describe the neighbours. Sensors are rotated to the subspace that the
-    reference leaves.
+    reference leaves; of many, to its strongest directions: in the others there is hardly more than the sensors'
+    own white noise, which says nothing about the rest.
     """
 
     def __init__(
@@ -53,8 +65,7 @@ class Observer:
     ) -> None:
         self._latency, self._width, self._sd = latency_S, width_S, latency_sd_S
         self._gain_sd, self._times = gain_sd_S, times_T
-        centred = np.eye(pattern_SNC.shape[2]) - 1.0 / pattern_SNC.shape[2]
-        self._basis_CR = np.linalg.eigh(centred)[1][:, 1:]  # what an average reference leaves
+        self._basis_CR = _basis(pattern_SNC, noise)
         self.pattern_SNR = pattern_SNC @ self._basis_CR
         nodes, weights = np.polynomial.hermite_e.hermegauss(NODES)
         self._log_weight = np.log(weights / weights.sum())

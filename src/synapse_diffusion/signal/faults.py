@@ -12,8 +12,12 @@ from numpy.typing import NDArray
 from synapse_diffusion.signal.fir import ReadBlock
 
 SCAN_BLOCK: Final = 65536  # samples a read
-N_PROBES: Final = 6  # channels looked at first: a dropout holds all channels still at once
+N_PROBES: Final = 10  # channels looked at first: a dropout holds all channels still at once
 MAX_STILL: Final = 0.1
+STILL: Final = 0.02  # of a channel's median step
+MAX_MOVING: Final = 0.1  # of the channels may: last bits, a sensor on another amplifier
+STEP_SAMPLES: Final = 2000
+N_PLACES: Final = 5
 NAN_CHANNEL: Final = 0.01  # a channel with more NaN than this share of its samples is bad as a whole
 MIN_CHANNELS: Final = 16  # fewer are too far apart for a correlation to say anything
 LOG_FLOOR: Final = 0.15  # spread of log deviations below which channels are simply alike
@@ -29,17 +33,19 @@ class Scan:
 
 
 def scan(read: ReadBlock, n_samples: int, min_samples: int) -> Scan:
-    """Stretches of at least `min_samples` in which every live channel stands still or is not a number.
+    """Stretches of at least `min_samples` in which nine of ten live channels stand still or is not a number.
 
-    Where more than `MAX_STILL` of a recording stands still, that is its nature (counts, a test file) and only
-    NaN make a dropout.
+    Still: from one sample to the next less than a fiftieth of the channel's usual step, so that what electronics add
+    to a lost signal does not hide it. Where more than `MAX_STILL` of a recording stands still, that is its nature
+    (counts, a test file) and only NaN make a dropout.
     """
-    nan_C = np.zeros(read(0, 1).shape[1])
+    still_C = STILL * _usual_step(read, n_samples)
+    nan_C = np.zeros(len(still_C))
     still, missing = [np.zeros(1, bool)], []
     for start in range(0, n_samples, SCAN_BLOCK):
         x_TC = read(max(start - 1, 0), min(start + SCAN_BLOCK, n_samples))
         finite = bool(np.isfinite(x_TC.sum(dtype=np.float64)))
-        still.append(_still(x_TC, finite=finite))
+        still.append(_still(x_TC, still_C))
         nan_TC = np.isnan(x_TC[1 if start else 0 :]) if not finite else np.zeros((1, 1), bool)
         missing.append(nan_TC.all(1) if not finite else np.zeros(len(x_TC) - (start > 0), bool))
         nan_C += nan_TC.sum(0)
@@ -50,25 +56,39 @@ def scan(read: ReadBlock, n_samples: int, min_samples: int) -> Scan:
     return Scan(tuple(runs), nan_C / n_samples)
 
 
+def _usual_step(read: ReadBlock, n_samples: int) -> NDArray[np.float32]:
+    """Each channel's median step from sample to sample, (C,), from a few places of the recording."""
+    n = min(STEP_SAMPLES, n_samples)
+    places = [round(k) for k in np.linspace(0, n_samples - n, N_PLACES)]
+    with np.errstate(invalid="ignore"):
+        steps = [np.abs(np.diff(read(start, start + n), axis=0)) for start in places]
+        return np.asarray(np.median(np.nan_to_num(np.concatenate(steps)), axis=0), dtype=np.float32)
+
+
 def _runs(flag_T: NDArray[np.bool_], min_samples: int) -> list[tuple[int, int]]:
     edges = np.flatnonzero(np.diff(np.r_[False, flag_T, False].astype(np.int8)))
     return [(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True) if b - a >= min_samples]
 
 
-def _still(x_TC: NDArray[np.float32], *, finite: bool) -> NDArray[np.bool_]:
-    """Per step from one sample to the next: did no channel move (of those that ever move in this block)?"""
-    step = max(1, x_TC.shape[1] // N_PROBES)
-    probe = x_TC[:, ::step]
-    same = probe[1:] == probe[:-1]
-    if not finite:
-        same |= np.isnan(probe[1:])
-    still = same.mean(1) >= 0.5
+def _still(x_TC: NDArray[np.float32], still_C: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Per step from one sample to the next: did (nearly) no live channel move?"""
+    live = np.flatnonzero(still_C > 0) if np.any(still_C > 0) else np.arange(len(still_C))
+    probes = live[:: max(1, len(live) // N_PROBES)]
+    still = _moved(x_TC[:, probes], still_C[probes]).mean(1) <= MAX_MOVING
     if still.any():
         at = np.flatnonzero(still)
-        now, before = x_TC[at + 1], x_TC[at]
-        moved = (now != before) & ~np.isnan(now)
-        still[at] = ~moved.any(1)
+        pair = np.stack([x_TC[at][:, live], x_TC[at + 1][:, live]])
+        still[at] = _moved(pair, still_C[live])[0].mean(1) <= MAX_MOVING
     return np.asarray(still)
+
+
+def _moved(x_TC: NDArray[np.float32], still_C: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Steps (T - 1, C) larger than each channel's limit, or back from NaN."""
+    step_TC = np.diff(x_TC, axis=0)
+    moved = np.abs(step_TC) > still_C
+    if np.isnan(step_TC.sum()):
+        moved |= np.isnan(x_TC[:-1]) & ~np.isnan(x_TC[1:])
+    return np.asarray(moved)
 
 
 def bridged(read: ReadBlock, n_samples: int, scan_result: Scan) -> ReadBlock:

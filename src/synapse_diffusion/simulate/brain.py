@@ -1,4 +1,4 @@
-"""Pictures -> cortical sources -> electrodes.
+"""Pictures -> cortical sources -> sensors.
 
 Three stages answer a picture (latencies as in Cichy et al. 2014, Carlson et al. 2013, Grootswagers et al. 2019):
 
@@ -9,82 +9,16 @@ Three stages answer a picture (latencies as in Cichy et al. 2014, Carlson et al.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import mne
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from synapse_diffusion.bids import standard_positions
+from synapse_diffusion.simulate.sensors import CENTRE, RADIUS, Sensors
 
-REFERENCE: Final = "Cz"
-ELECTRODES: Final = [
-    "Oz",
-    "O1",
-    "O2",
-    "Pz",
-    "P3",
-    "P4",
-    "P7",
-    "P8",
-    "PO7",
-    "PO8",
-    "POz",
-    "CPz",
-    "C3",
-    "C4",
-    "Fz",
-    "F3",
-    "F4",
-    "T7",
-    "T8",
-    "Fp1",
-    "Fp2",
-    "F7",
-    "F8",
-    "CP5",
-    "CP6",
-    "PO3",
-    "PO4",
-    "FC5",
-    "FC6",
-    "P1",
-    "P2",
-    "TP9",
-    "TP10",
-    "P5",
-    "P6",
-    "CP1",
-    "CP2",
-    "FC1",
-    "FC2",
-    "TP7",
-    "TP8",
-    "FT9",
-    "FT10",
-    "AF3",
-    "AF4",
-    "CP3",
-    "CP4",
-    "C1",
-    "C2",
-    "C5",
-    "C6",
-    "F1",
-    "F2",
-    "F5",
-    "F6",
-    "FC3",
-    "FC4",
-    "FT7",
-    "FT8",
-    "AF7",
-    "AF8",
-    "AFz",
-    "FCz",
-]  # any number of them from the left covers the head, the back of it more densely
 LATENCY_S: Final = np.array([0.100, 0.170, 0.320])
 WIDTH_S: Final = np.array([0.014, 0.020, 0.050])
 LATENCY_SD_S: Final = np.array([0.004, 0.008, 0.025])
@@ -97,20 +31,13 @@ IMAGE_SHARE: Final = 0.15  # likewise of an image's own
 
 @dataclass(frozen=True)
 class Anatomy:
-    """One person: where the sources of each stage are, how electrodes see them, and brain noise."""
+    """One person: how the sensors see the sources of each stage, and brain noise."""
 
     gain_early: NDArray[np.float64]
     gain_middle: NDArray[np.float64]
     gain_late: NDArray[np.float64]
     noise_covariance_CC: NDArray[np.float64]
     latency_S: NDArray[np.float64]
-    blink_C: NDArray[np.float64]
-
-
-def electrodes(n: int) -> list[str]:
-    """Names of `n` electrodes of the 10-05 system, the reference not among them."""
-    others = [name for name in standard_positions() if name not in ELECTRODES and name != REFERENCE]
-    return [*ELECTRODES, *others][:n]
 
 
 def image_features(picture_HW3: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -144,61 +71,45 @@ def late_features(
     return np.asarray(category + np.sqrt(CONCEPT_SHARE) * concept + np.sqrt(IMAGE_SHARE) * own)
 
 
-def grow_anatomy(names: list[str], rng: np.random.Generator) -> Anatomy:
-    """A person's lead fields (V per source unit, mean column norm 1) by MNE's four-shell sphere."""
+def grow_anatomy(sensors: Sensors, rng: np.random.Generator) -> Anatomy:
+    """A person's sources and their lead fields (per source unit, mean column norm 1)."""
     early, middle, late = _early_sources(rng), _sources(rng, "middle"), _sources(rng, "late")
     noise = _noise_sources(rng)
     counts = np.cumsum([len(part[0]) for part in (early, middle, late)])
     position = np.concatenate([part[0] for part in (early, middle, late, noise)])
     direction = np.concatenate([part[1] for part in (early, middle, late, noise)])
-    gain_CS = _lead_field(names, position, direction)
+    gain_CS = sensors.lead_field(position, direction)
     parts = [part / np.linalg.norm(part, axis=0).mean() for part in np.split(gain_CS, counts, axis=1)]
     covariance = parts[3] @ parts[3].T
-    latency = LATENCY_S * (1 + 0.04 * rng.standard_normal()) + 0.003 * rng.standard_normal(3)
-    positions = np.stack([standard_positions()[name] for name in names])
-    eye = np.array([0.0, 0.1, -0.02])
-    blink = np.exp(-np.linalg.norm(positions - eye, axis=1) / 0.04)
     return Anatomy(
         gain_early=parts[0],
         gain_middle=parts[1],
         gain_late=parts[2],
         noise_covariance_CC=covariance / np.diag(covariance).mean(),
-        latency_S=latency,
-        blink_C=blink / blink.max(),
+        latency_S=LATENCY_S * (1 + 0.04 * rng.standard_normal()) + 0.003 * rng.standard_normal(3),
     )
 
 
-def _lead_field(names: list[str], position: NDArray[np.float64], direction: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Potentials (C, sources) of unit dipoles at `position` (m, head frame), referenced to `REFERENCE`."""
-    with_reference = [*names, REFERENCE]
-    info = mne.create_info(with_reference, 1000.0, "eeg", verbose="error")
-    positions = {name: standard_positions()[name] for name in with_reference}
-    montage = mne.channels.make_dig_montage(
-        positions,
-        nasion=[0, 0.1, 0],
-        lpa=[-0.08, 0, 0],
-        rpa=[0.08, 0, 0],
-        coord_frame="head",
-    )
-    info.set_montage(montage, verbose="error")
-    sphere = mne.make_sphere_model(r0=CENTRE, head_radius=RADIUS, info=info, verbose="error")
-    source_space = mne.setup_volume_source_space(
-        pos={"rr": position, "nn": direction}, sphere=sphere, sphere_units="m", mindist=0.0, verbose="error"
-    )
-    forward = mne.make_forward_solution(
-        info, trans=None, src=source_space, bem=sphere, meg=False, eeg=True, mindist=0.0, verbose="error"
-    )
-    free = forward["sol"]["data"].reshape(len(with_reference), -1, 3)
-    used = forward["src"][0]["vertno"]
-    if len(used) != len(position):
-        raise AssertionError(f"{len(position) - len(used)} sources lie outside the inner sphere")
-    gain = np.einsum("csx,sx->cs", free, direction)
-    return np.asarray(gain[:-1] - gain[-1:])
-
-
-CENTRE: Final = (0.0, 0.0, 0.04)  # m, head frame
-RADIUS: Final = 0.095
+SHARED: Final = 1.5  # root mean square of the shared response relative to what tells pictures apart
 CORTEX: Final = 0.80  # of the head radius: inside the inner skull of the four-shell model
+
+
+def shared_by_sensor(
+    pattern_SNC: NDArray[np.float64], gains: Sequence[NDArray[np.float64]], rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """A response (S, 1, C) shared by all pictures, of a sign of its own at each sensor."""
+    del gains
+    sign = np.sign(rng.standard_normal((3, 1, pattern_SNC.shape[2])))
+    return np.asarray(pattern_SNC.std(axis=1, keepdims=True) * sign)
+
+
+def shared_by_sources(
+    pattern_SNC: NDArray[np.float64], gains: Sequence[NDArray[np.float64]], rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """A response (S, 1, C) shared by all pictures: of the stages' own sources, so of their topographies."""
+    shared = np.stack([gain_CS @ (0.5 + rng.standard_normal(gain_CS.shape[1])) for gain_CS in gains])[:, None]
+    ratio = np.sqrt(pattern_SNC.var(axis=1).mean(axis=1) / (shared**2).mean(axis=(1, 2)))
+    return np.asarray(SHARED * ratio[:, None, None] * shared)
 
 
 def _on_cortex(

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -21,8 +22,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from synapse_diffusion.errors import MissingError, StoreError
+from synapse_diffusion.errors import BusyError, MissingError, StoreError
 from synapse_diffusion.types import TRIAL_COLUMNS, Segment, SensorArray
+
+if sys.platform != "win32":
+    import fcntl
 
 FORMAT: Final = "synapse-diffusion signal store"
 VERSION: Final = 1
@@ -91,22 +95,48 @@ class StoreDraft:
 def draft_store(folder: Path) -> Iterator[StoreDraft]:
     """A draft that becomes `folder` when the block ends, and leaves nothing when it fails.
 
-    Raises `MissingError` when the disk is full.
+    Raises `MissingError` when the disk is full, `BusyError` while another process drafts the same store.
     """
     draft = folder.with_name(f".{folder.name}.unfinished")
     try:
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(parents=True)
-        yield StoreDraft(draft)
-        if folder.exists():
-            shutil.rmtree(folder)
-        draft.rename(folder)
+        draft.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(folder.with_name(f".{folder.name}.lock"), folder):
+            try:
+                shutil.rmtree(draft, ignore_errors=True)
+                draft.mkdir()
+                yield StoreDraft(draft)
+                if folder.exists():
+                    shutil.rmtree(folder)
+                draft.rename(folder)
+            finally:
+                shutil.rmtree(draft, ignore_errors=True)
     except OSError as error:
         raise MissingError(
             f"{folder}: cannot be written: {error.strerror}; free some space or set paths.stores"
         ) from None
+
+
+@contextmanager
+def _locked(path: Path, folder: Path) -> Iterator[None]:
+    """Hold a lock file, which the system lets go when its process dies; gone afterwards."""
+    if sys.platform == "win32":  # no flock: two processes on one recording are not told apart
+        yield
+        return
+    while True:
+        file = path.open("w")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            raise BusyError(f"{folder}: another process is writing it") from None
+        if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            break
+        file.close()  # its owner removed it between our open and our lock
+    try:
+        yield
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        path.unlink(missing_ok=True)
+        file.close()
 
 
 def find_stores(root: Path, dataset: str) -> list[Path]:
@@ -157,6 +187,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return found
 
 
+def content_digest(manifest: Mapping[str, Any]) -> str:
+    """Digest of a store's signal and tables, by its manifest's checksums."""
+    return hashlib.sha256(json.dumps(manifest["checksums"], sort_keys=True).encode()).hexdigest()
+
+
 def open_store(folder: Path, *, verify_signal: bool = True) -> SignalStore:
     """Open and check a store; the signal's checksum is the only slow check (0.2 s a recording of EEG1).
 
@@ -199,7 +234,7 @@ def open_store(folder: Path, *, verify_signal: bool = True) -> SignalStore:
             Segment(int(a), int(b), kind)
             for a, b, kind in zip(segments["start"], segments["stop"], segments["kind"], strict=True)
         ),
-        digest=hashlib.sha256(json.dumps(manifest["checksums"], sort_keys=True).encode()).hexdigest(),
+        digest=content_digest(manifest),
     )
 
 

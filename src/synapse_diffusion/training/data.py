@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from synapse_diffusion.config import Recipe
+from synapse_diffusion.config import Recipe, ViewSettings
 from synapse_diffusion.config.tree import conversion_settings, digest_of
 from synapse_diffusion.errors import StoreError
 from synapse_diffusion.runs import Scalers
+from synapse_diffusion.signal.rejection import autoreject_limit
 from synapse_diffusion.signal.scaling import Scaler, fit_scaler
 from synapse_diffusion.store.epochs import Epochs
 from synapse_diffusion.store.files import SignalStore, find_stores, open_store, read_manifest
@@ -25,9 +26,9 @@ SCALER_TRIALS = 3000  # a person and session; more change no scale by 1 %
 class ScaledEpochs:
     """Epochs with the scaler of their person and session applied, clamped."""
 
-    def __init__(self, epochs: Epochs, scalers: Scalers, stage: str, clamp: float) -> None:
-        self.epochs, self._clamp = epochs, clamp
-        keys = group_keys(epochs)
+    def __init__(self, epochs: Epochs, scalers: Scalers, stage: str, view: ViewSettings) -> None:
+        self.epochs, self._clamp = epochs, view.clamp
+        keys = group_keys(epochs, view.scaling_by)
         names, self._group_N = np.unique(keys, return_inverse=True)
         chosen = [_scaler_for(scalers, stage, name) for name in names]
         self._offset_GC = torch.from_numpy(np.stack([s.offset_C for s in chosen])).to(epochs.device)
@@ -96,21 +97,22 @@ def open_epochs(stores: Sequence[SignalStore], recipe: Recipe, device: torch.dev
     return Epochs(stores, view.start_s, view.stop_s, view.baseline, view.channels, device)
 
 
-def group_keys(epochs: Epochs) -> NDArray[np.str_]:
-    """What shares a scaler: `person/session` of each trial."""
-    trials = epochs.trials
-    return (trials["person"] + "/" + trials["session"]).to_numpy(dtype=str)
+def group_keys(epochs: Epochs, by: str) -> NDArray[np.str_]:
+    """What shares a scaler: `person`, `person/session` or `person/session/run` of each trial."""
+    columns = ["person", "session", "run"][: ["person", "session", "run"].index(by) + 1]
+    return epochs.trials[columns].agg("/".join, axis=1).to_numpy(dtype=str)
 
 
 def fit_scalers(
     epochs: Epochs,
     rows: NDArray[np.int64],
     label_N: NDArray[np.int64],
-    method: str,
+    view: ViewSettings,
     stage: str,
     seed: int,
 ) -> Scalers:
-    """A scaler for each person and session, from these (training) rows only, and `stage/*` from all of them.
+    """A scaler for each person (session, run: `view.scaling_by`), from these (training) rows only, and `stage/*` from
+    all of them.
 
     Residuals for whitening are taken from concept means where the data set names concepts, else class means.
     """
@@ -118,12 +120,12 @@ def fit_scalers(
     concept = epochs.trials["concept"].to_numpy(dtype=str)
     by_concept = np.any(concept[rows] != "n/a")
     groups = np.unique(concept, return_inverse=True)[1] if by_concept else label_N
-    keys = group_keys(epochs)
+    keys = group_keys(epochs, view.scaling_by)
     scalers: Scalers = {}
     for key in [*np.unique(keys[rows]), "*"]:
         mine = rows if key == "*" else rows[keys[rows] == key]
         mine = np.sort(rng.permutation(mine)[:SCALER_TRIALS])
-        scalers[f"{stage}/{key}"] = fit_scaler(epochs.read(mine).cpu().numpy(), groups[mine], method, rng)
+        scalers[f"{stage}/{key}"] = fit_scaler(epochs.read(mine).cpu().numpy(), groups[mine], view.scaling, rng)
     return scalers
 
 
@@ -136,9 +138,36 @@ def _scaler_for(scalers: Scalers, stage: str, key: str) -> Scaler:
     return scalers[same[0] if same else f"{stage}/*"]
 
 
-def below(epochs: Epochs, rows: NDArray[np.int64], limit_v: float) -> NDArray[np.bool_]:
-    """Do these epochs stay below an absolute value in V? All do where the limit is 0."""
-    if not limit_v:
-        return np.ones(len(rows), bool)
-    pieces = [epochs.read(rows[k : k + CHUNK]).abs().amax((1, 2)).cpu().numpy() for k in range(0, len(rows), CHUNK)]
-    return np.asarray(np.concatenate([*pieces, np.empty(0)]) <= limit_v)
+def fit_limits(epochs: Epochs, rows: NDArray[np.int64], view: ViewSettings, seed: int) -> dict[str, float]:
+    """Largest value an epoch may reach, by person ("*": anyone else), in V or T; empty where nothing is rejected.
+
+    Autoreject's limits come from these (training) rows.
+    """
+    if view.reject == "none":
+        return {}
+    if view.reject != "autoreject":
+        return {"*": view.reject_limit}
+    rng = np.random.default_rng([seed, len(rows)])
+    person = epochs.trials["person"].to_numpy(dtype=str)
+    limits = {}
+    for name in [*np.unique(person[rows]), "*"]:
+        mine = rows if name == "*" else rows[person[rows] == name]
+        some = np.sort(rng.permutation(mine)[:SCALER_TRIALS])
+        limits[str(name)] = autoreject_limit(epochs.read(some).cpu().numpy())
+    return limits
+
+
+def accepted(
+    epochs: Epochs, rows: NDArray[np.int64], view: ViewSettings, limits: Mapping[str, float]
+) -> NDArray[np.int64]:
+    """Those of the rows whose epochs stay within their person's limit."""
+    if view.reject == "none" or not len(rows):
+        return rows
+    largest = []
+    for k in range(0, len(rows), CHUNK):
+        x_BCT = epochs.read(rows[k : k + CHUNK])
+        size = x_BCT.abs().amax((1, 2)) if view.reject == "amplitude" else (x_BCT.amax(2) - x_BCT.amin(2)).amax(1)
+        largest.append(size.cpu().numpy())
+    person = epochs.trials["person"].iloc[rows]
+    limit = np.array([limits.get(str(name), limits["*"]) for name in person])
+    return rows[np.concatenate(largest) <= limit]
