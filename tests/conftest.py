@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import mne
 import numpy as np
+import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
@@ -15,7 +16,9 @@ from synapse_diffusion.config import Recipe, parse_recipe
 from synapse_diffusion.convert import convert
 from synapse_diffusion.runs import Run
 from synapse_diffusion.simulate import simulate
+from synapse_diffusion.store.files import draft_store
 from synapse_diffusion.train import train
+from synapse_diffusion.types import Segment, SensorArray
 
 TEN_TWENTY = [
     "Fp1", "Fp2", "F3", "F4", "F7", "F8", "Fz", "C3", "C4", "Cz", "T7", "T8", "P3", "P4", "P7", "P8", "Pz", "O1", "O2",
@@ -146,6 +149,55 @@ def write_events(folder: Path, stem: str, onset_s: NDArray[np.floating], labels:
     rows = "".join(f"{onset:.6f}\t0.1\t{label}\n" for onset, label in zip(onset_s, labels, strict=True))
     path.write_text("onset\tduration\ttrial_type\n" + rows)
     return path
+
+
+def write_store(
+    folder: Path,
+    kinds: dict[str, int],
+    *,
+    labels: Sequence[str] = ("a", "b"),
+    bad: Sequence[str] = (),
+    segments: Sequence[Segment] = (),
+    n_samples: int = 6000,
+    onset_distance: int = 100,
+    known: bool = True,
+) -> Path:
+    """A store at 100 Hz by hand: sensors on half a sphere, a response at 120 ms that falls off from front to back.
+
+    Planar gradiometers lie in pairs; units V, T, T/m.
+    """
+    rng = np.random.default_rng(0)
+    names = [f"{kind.upper()}{k:03d}" for kind, n in kinds.items() for k in range(n)]
+    kind_C = [kind for kind, n in kinds.items() for _ in range(n)]
+    places = []
+    for kind, n in kinds.items():
+        k = np.arange(n) // (2 if kind == "grad" else 1) + 0.5
+        z = k / k.max()
+        angle, width = k * np.pi * (3 - np.sqrt(5)), np.sqrt(1 - z**2)
+        places.append((0.1 if kind == "eeg" else 0.12) * np.stack([width * np.cos(angle), width * np.sin(angle), z], 1))
+    position_C3 = np.concatenate(places)
+    scale_C = np.array([{"eeg": 1e-5, "mag": 1e-13, "grad": 1e-11}[kind] for kind in kind_C])
+    onset = np.arange(60, n_samples - 20, onset_distance)
+    signal_TC = rng.standard_normal((n_samples, len(names)))
+    for at in onset:
+        signal_TC[at + 7 : at + 18] += 2 * np.outer(np.hanning(11), position_C3[:, 1] / 0.1)
+    trials = pd.DataFrame({
+        "trial_id": [f"sub-01_ses-01_{folder.name}_{k:06d}" for k in range(len(onset))], "image_id": "n/a",
+        "concept": "n/a", "person": "01", "session": "01", "run": folder.name.removeprefix("run-"), "sequence": 0,
+        "repeat": 0, "onset_sample": onset, "duration_s": 0.1, "is_test": 0, "is_target": 0, "is_catch": 0,
+        "label": np.resize(np.array(labels), len(onset)),
+    })  # fmt: skip
+    sensors = SensorArray(
+        names=tuple(names),
+        kinds=tuple(kind_C),
+        units=tuple({"eeg": "V", "mag": "T", "grad": "T/m"}[kind] for kind in kind_C),
+        position_C3=position_C3 if known else np.full_like(position_C3, np.nan),
+        status=tuple("bad" if name in bad else "good" for name in names),
+    )
+    with draft_store(folder) as draft:
+        draft.signal(n_samples, len(names))[:] = signal_TC * scale_C
+        draft.finish(100.0, sensors, trials, segments, {"notes": []})
+    return folder
 
 
 def noise(n_samples: int, n_sensors: int, seed: int = 0) -> NDArray[np.float32]:

@@ -23,6 +23,8 @@ def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         (["convert", "eeg", "demo", "--set", "convert.sfrq=3"], "nearest is convert.sfreq"),
         (["convert", "eeg", "demo"], "demo/bids: no such folder; set paths.bids"),
         (["train", "eeg", "demo"], "no signal store; run `synapse-diffusion convert eeg`"),
+        (["export", "nowhere", "out", "--format", "npy"], "nowhere: no such folder; give a signal store"),
+        (["info", "nowhere"], "nowhere: no such folder; give a BIDS data set"),
         (["evaluate", "elsewhere"], "elsewhere: not a run"),
         (["download", "things", "out", "--from", "nowhere"], "--from nowhere: no such folder"),
         (["download", "things", "out", "--subject", "2"], "takes a folder and --from only"),

@@ -15,6 +15,9 @@ from synapse_diffusion.errors import SettingsError, SynapseError
 if TYPE_CHECKING:
     from synapse_diffusion.config import Recipe
 
+if TYPE_CHECKING:
+    from synapse_diffusion.info import Info
+
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
@@ -142,6 +145,43 @@ def demo(set_: SetOption = None) -> None:
     _print_scores([row for row in rows if row["person"] == "all"], folder)
 
 
+@app.command()
+def export(
+    store: Annotated[Path, typer.Argument(help="A signal store, or a folder above some (stores/DATASET).")],
+    out: Annotated[Path, typer.Argument(help="A new folder.")],
+    form: Annotated[Literal["npy", "safetensors", "hdf5", "fif"], typer.Option("--format", help="fif: MNE epochs.")],
+    set_: SetOption = None,
+) -> None:
+    """Write epochs as tensor files or MNE epochs; the window is view.start_s .. view.stop_s."""
+    from synapse_diffusion.export import export, view_of
+
+    view = view_of(set_ or ())
+    with _progress("nothing was written") as progress:
+        exported = export(store, out, form, view, _say, progress)
+    files = exported.files[0] + (f" .. {exported.files[-1]}" if len(exported.files) > 1 else "")
+    _say(f"{out}: {files} with trials.tsv, sensors.tsv and about.json")
+
+
+@app.command()
+def info(
+    path: Annotated[Path, typer.Argument(help="A BIDS folder, signal store, folder of stores, pairs index or run.")],
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", help="Draw the evoked response (of stores) into this file.")
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="Recipe whose window (view) and categories (labels) are counted.")
+    ] = None,
+    set_: SetOption = None,
+) -> None:
+    """Say what a folder holds: people, trials, images, categories, rates, channels, size, health."""
+    from synapse_diffusion.info import info, settings_for
+
+    settings = settings_for(recipe, set_ or ())
+    with _progress("nothing was written") as progress:
+        found = info(path, settings, plot, _say, progress)
+    _print_info(found)
+
+
 def main() -> None:
     """Entry point: one line for a user's failure, and its exit code."""
     try:
@@ -187,7 +227,7 @@ def _command() -> str:
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[str, int, int], None]]:
+def _progress(after: str = "the same command goes on from here") -> Iterator[Callable[[str, int, int], None]]:
     """A bar on a terminal, nothing elsewhere."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -204,7 +244,7 @@ def _progress() -> Iterator[Callable[[str, int, int], None]]:
             yield report
         except KeyboardInterrupt:
             bar.stop()
-            typer.secho("interrupted; the same command goes on from here", err=True)
+            typer.secho(f"interrupted; {after}", err=True)
             raise
 
 
@@ -249,6 +289,31 @@ def _print_scores(rows: list[dict[str, Any]], folder: Path) -> None:
         "scores.json",
     ):
         _say(str(folder / name))
+
+
+def _print_info(found: Info) -> None:
+    """Facts, tables, and what is wrong."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    facts = Table(title=Text(f"{found.kind}: {found.path}"), title_justify="left", show_header=False, box=None)
+    facts.add_column(style="bold", no_wrap=True)
+    facts.add_column()
+    for name, value in found.facts.items():
+        facts.add_row(Text(name), Text(value))
+    console.print(facts)
+    for part in found.tables:
+        table = Table(title=Text(part.title), title_justify="left")
+        for k, name in enumerate(part.columns):
+            table.add_column(Text(name), justify="right" if k else "left")
+        for row in part.rows:
+            table.add_row(*(Text(value) for value in row))
+        console.print(table)
+    console.print(Text("health: " + ("" if found.health else "nothing wrong found"), style="bold"))
+    for line in found.health:
+        console.print(Text(f"- {line}"), soft_wrap=True)
 
 
 def _key(row: dict[str, Any]) -> tuple[Any, ...]:

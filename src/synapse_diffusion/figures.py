@@ -1,15 +1,42 @@
-"""Drawing, for evaluate and report."""
+"""Drawing, for evaluate, info and report."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from scipy.signal import find_peaks
+
+SHOWN_UNITS: Final = {"V": ("µV", 1e6), "T": ("fT", 1e15), "T/m": ("fT/cm", 1e13)}
+MIN_TOPOGRAPHY: Final = 8  # sensors; fewer leave the map to the interpolation
+PEAKS: Final = 3
+PEAK_DISTANCE_S: Final = 0.08  # between two that are shown; below the 0.1 s of RSVP
+PEAK_PROMINENCE: Final = 0.1  # of the global field power's range; what is lower is noise
+PLANAR_PAIR_M: Final = 1e-3  # sensors closer than this are two directions of one place
+
+
+@dataclass(frozen=True)
+class Evoked:
+    """A mean response (C, T) in `unit` (V, T, T/m) of sensors of one kind, bad ones left out."""
+
+    caption: str
+    unit: str
+    times_s: NDArray[np.float64]
+    mean_CT: NDArray[np.float64]
+    position_C3: NDArray[np.float64]
+    """In m, head coordinates; NaN where unknown."""
+
+    @property
+    def n_known(self) -> int:
+        """Sensors whose position is known."""
+        return int(np.isfinite(self.position_C3).all(1).sum())
 
 
 def draw_confusions(
@@ -68,6 +95,126 @@ def draw_curve(curve: pd.DataFrame, path: Path) -> None:
     loss.legend(frameon=False)
     accuracy.set(xlabel="step", ylabel="balanced accuracy, validation")
     _save(figure, path)
+
+
+def draw_evoked(evoked: Sequence[Evoked], title: str, path: Path) -> None:
+    """A row each: all sensors over time with the global field power, the sensors' places, maps at its largest peaks."""
+    figure = Figure(figsize=(12, 2.7 * len(evoked) + 0.5), layout="constrained")
+    figure.suptitle(title, fontsize=11)
+    peaks = [_peaks(one.mean_CT.std(0), one.times_s) for one in evoked]
+    mapped = [at if one.n_known >= MIN_TOPOGRAPHY else [] for one, at in zip(evoked, peaks, strict=True)]
+    n_maps = max(len(at) for at in mapped)
+    axes = figure.subplots(len(evoked), 2 + n_maps, squeeze=False, width_ratios=[4.2, *[1.3] * (1 + n_maps)])
+    for row, one, at in zip(axes, evoked, peaks, strict=True):
+        unit, scale = SHOWN_UNITS.get(one.unit, (one.unit, 1.0))
+        mean_CT = one.mean_CT * scale
+        colours = _draw_places(row[1], one)
+        _draw_butterfly(row[0], one.times_s, mean_CT, at, colours)
+        row[0].set_title(one.caption, fontsize=9, loc="left")
+        row[0].set_ylabel(unit, fontsize=9)
+        for axis in row[2:]:
+            axis.set_axis_off()
+        if one.n_known >= MIN_TOPOGRAPHY:
+            _draw_maps(figure, row[2:], one, mean_CT, at, unit)
+    for axis in axes[:-1, 0]:
+        axis.set_xlabel("")
+    _save(figure, path)
+
+
+def _peaks(power_T: NDArray[np.float64], times_s: NDArray[np.float64]) -> list[int]:
+    """Samples of the largest peaks after onset, in time order; the largest value where there is no peak."""
+    after = np.where(times_s > 0, power_T, power_T.min()) if (times_s > 0).any() else power_T
+    step = float(times_s[1] - times_s[0]) if len(times_s) > 1 else 1.0
+    clear = PEAK_PROMINENCE * float(np.ptp(after))
+    found, _ = find_peaks(after, distance=max(1, round(PEAK_DISTANCE_S / step)), prominence=clear)
+    return sorted(found[np.argsort(-after[found])][:PEAKS].tolist()) or [int(after.argmax())]
+
+
+def _draw_places(axis: mpl.axes.Axes, one: Evoked) -> list[str]:
+    """The sensors seen from above, coloured from back to front; each sensor's colour (grey where unknown)."""
+    position_C3 = one.position_C3
+    known = np.isfinite(position_C3).all(1)
+    axis.set_axis_off()
+    few = "" if one.n_known >= MIN_TOPOGRAPHY else "\ntoo few for a topography"
+    colours = ["0.6"] * len(position_C3)
+    if not known.any():
+        axis.set_title("no sensor's position is\nknown: no topography", fontsize=8, y=0.5)
+        return colours
+    y = position_C3[known, 1]
+    share = (y - y.min()) / max(float(np.ptp(y)), 1e-9)
+    for k, value in zip(np.flatnonzero(known), share, strict=True):
+        colours[k] = mpl.colors.to_hex(mpl.colormaps["viridis"](0.92 * value))  # the last yellow is pale on white
+    x, y = position_C3[known, 0], position_C3[known, 1]
+    axis.scatter(x, y, c=[colours[k] for k in np.flatnonzero(known)], s=14)
+    axis.set_aspect("equal")
+    axis.margins(0.15)
+    axis.set_title(f"sensors, nose up{few}", fontsize=8)
+    return colours
+
+
+def _draw_butterfly(
+    axis: mpl.axes.Axes, times_s: NDArray[np.float64], mean_CT: NDArray[np.float64], at: Sequence[int],
+    colours: Sequence[str],
+) -> None:  # fmt: skip
+    ms, power_T = times_s * 1000, mean_CT.std(0)
+    for line_T, colour in zip(mean_CT, colours, strict=True):
+        axis.plot(ms, line_T, color=colour, linewidth=0.8)
+    axis.plot(ms, power_T, color="black", linewidth=1.8, label="global field power")
+    for k in at:
+        axis.axvline(ms[k], color="0.4", linewidth=0.8, linestyle=":")
+    if ms[0] < 0 < ms[-1]:
+        axis.axvline(0, color="0.4", linewidth=0.8)
+    low, high = float(min(mean_CT.min(), 0.0)), float(max(mean_CT.max(), power_T.max()))
+    axis.set_ylim(low - 0.05 * (high - low), high + 0.25 * (high - low))  # room for the legend
+    axis.set_xlim(ms[0], ms[-1])
+    axis.legend(facecolor="white", edgecolor="none", framealpha=1, fontsize=8, loc="upper right")
+    axis.set_xlabel("ms after onset", fontsize=9)
+    axis.tick_params(labelsize=8)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def _draw_maps(
+    figure: Figure, axes: Sequence[mpl.axes.Axes], one: Evoked, mean_CT: NDArray[np.float64], at: Sequence[int],
+    unit: str,
+) -> None:  # fmt: skip
+    """Topographies at samples `at` on one colour scale; planar gradiometers of one place as their magnitude."""
+    import mne  # takes a second, which the other drawings do not need
+
+    known = np.isfinite(one.position_C3).all(1)
+    position, values = _places(one.position_C3[known], mean_CT[known][:, list(at)])
+    magnitude = len(position) < one.n_known
+    info = mne.create_info([str(k) for k in range(len(position))], 1.0, "eeg", verbose="error")
+    montage = mne.channels.make_dig_montage(dict(zip(info["ch_names"], position, strict=True)), coord_frame="head")
+    info.set_montage(montage)
+    largest = float(np.abs(values).max()) or 1.0
+    for axis, k, value in zip(axes, at, values.T, strict=False):
+        image, _ = mne.viz.plot_topomap(
+            value, info, axes=axis, show=False, contours=4, extrapolate="local", sphere=_sphere(position),
+            cmap="viridis" if magnitude else "RdBu_r", vlim=(0 if magnitude else -largest, largest),
+        )  # fmt: skip
+        axis.set_title(f"{one.times_s[k] * 1000:.0f} ms", fontsize=9)
+    bar = figure.colorbar(image, ax=list(axes), shrink=0.7, pad=0.02)
+    bar.ax.tick_params(labelsize=8)
+    bar.set_label(f"{unit}, magnitude" if magnitude else unit, fontsize=8)
+
+
+def _places(
+    position_C3: NDArray[np.float64], values_CK: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Values by place: sensors that share one (the two gradiometers of a triplet) as the length of their vector."""
+    _, first, place = np.unique(np.round(position_C3 / PLANAR_PAIR_M), axis=0, return_index=True, return_inverse=True)
+    if len(first) == len(position_C3):
+        return position_C3, values_CK
+    square = np.zeros((len(first), values_CK.shape[1]))
+    np.add.at(square, place.reshape(-1), values_CK**2)
+    return position_C3[first], np.sqrt(square)
+
+
+def _sphere(position_C3: NDArray[np.float64]) -> tuple[float, float, float, float]:
+    """Centre and radius in m of the sphere nearest to all sensors (linear least squares)."""
+    system = np.column_stack([2 * position_C3, np.ones(len(position_C3))])
+    x, y, z, rest = np.linalg.lstsq(system, (position_C3**2).sum(1))[0]
+    return float(x), float(y), float(z), float(np.sqrt(rest + x * x + y * y + z * z))
 
 
 def _save(figure: Figure, path: Path) -> None:

@@ -147,6 +147,32 @@ def find_stores(root: Path, dataset: str) -> list[Path]:
     return found
 
 
+def stores_below(folder: Path) -> list[Path]:
+    """The store that this folder is, or all stores below it, sorted; damaged ones too, none where there is none.
+
+    The folder may be a session, a person, a data set, or one that holds data sets.
+    """
+    if _looks_like_store(folder):
+        return [folder]
+    levels = ("run-*", "ses-*/run-*", "sub-*/ses-*/run-*", "*/sub-*/ses-*/run-*")
+    return sorted({path for level in levels for path in folder.glob(level) if _looks_like_store(path)})
+
+
+def store_name(folder: Path) -> str:
+    """A store's name within its data set: `sub-01/ses-01/run-rsvp-01`; the folder's own where it was moved."""
+    parts = [part for part in folder.parts[-3:] if part.startswith(("sub-", "ses-", "run-"))]
+    return "/".join(parts) if len(parts) == 3 else folder.name
+
+
+def _looks_like_store(folder: Path) -> bool:
+    if (folder / "signal.npy").is_file():
+        return True
+    try:
+        return bool(json.loads((folder / "manifest.json").read_text(encoding="utf-8")).get("format") == FORMAT)
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a store. Raises `StoreError` where it is missing, no JSON, or of another format."""
     path = folder / "manifest.json"
