@@ -86,12 +86,16 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def meg_study(study: Path) -> Path:
-    """The same folder, with bids-meg/ and its stores beside those of EEG."""
-    recipe = small_meg(study)
+def meg_study(study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with bids-meg/ and its stores, and beside them those of the EEG study."""
+    folder = tmp_path_factory.mktemp("meg")
+    (folder / "stores").mkdir()
+    for name in ("bids", "stores/small"):
+        (folder / name).symlink_to(study / name)
+    recipe = small_meg(folder)
     simulate(recipe, quiet, quiet)
     convert(recipe, quiet, quiet)
-    return study
+    return folder
 
 
 @pytest.fixture(scope="session")

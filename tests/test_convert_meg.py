@@ -87,7 +87,7 @@ def test_ica_takes_out_eyes_and_heart(meg_study: Path, stores: list[SignalStore]
     assert any("ICA: 20 components, taken out:" in line for line in said)
     evoked = [Epochs([s], 0.0, 0.4).read(np.arange(len(s.trials))).numpy().mean(0) for s in (before, cleaned)]
     back = np.argsort(before.sensors.position_C3[:, 1])[:12]
-    assert np.corrcoef(evoked[0][back].ravel(), evoked[1][back].ravel())[0, 1] > 0.9
+    assert np.corrcoef(evoked[0][back].ravel(), evoked[1][back].ravel())[0, 1] > 0.8
     many = ("convert.ica=eog_ecg", "convert.ica_components=60")
     with pytest.raises(DataError, match=r"ica_components = 60 of 40 good sensors; ask for fewer"):
         convert(small_meg(meg_study, f"paths.stores={tmp_path / 'x'}", *many), quiet, quiet)
