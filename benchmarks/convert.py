@@ -1,15 +1,18 @@
-"""Conversion speed and memory against MNE, on one recording of the true size of ds003825.
+"""Conversion speed and memory against MNE, on one recording of the true size of ds003825, or one run of ds004212.
 
     python benchmarks/convert.py [--pairs 5] [--minutes 53.33] [--folder DIR]
+    python benchmarks/convert.py --meg BIDS --things THINGS [--pairs 5]
 
-Writes a BrainVision file (63 channels, 1 kHz, float32; 3.2 million samples by default, 24,648 trials) and
+The first writes a BrainVision file (63 channels, 1 kHz, float32; 3.2 million samples by default, 24,648 trials) and
 runs, interleaved and each in a process of its own:
 
     ours        raw file -> signal store (dropout scan, filter, bad channels, average reference, checksum)
     continuous  MNE: read, filter, set_eeg_reference, resample(method="polyphase"), save
     epochs      MNE: the same, then Epochs of -0.1..1 s, saved
 
-0.1-100 Hz, average reference, 250 Hz. Prints seconds, ratios of medians, peak anonymous memory, agreement of
+0.1-100 Hz, average reference, 250 Hz. The second takes the first run of a BIDS data set in the form of ds004212 (CTF;
+THINGS: the folder with things_images.csv) at 0.1-40 Hz and 200 Hz, without `epochs`, and prints the hours that 480 runs
+take. Both print seconds, ratios of medians, peak anonymous memory, agreement of
 the numbers, and epochs a second cut from the store on one core.
 """
 
@@ -24,8 +27,12 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from synapse_diffusion.config import Recipe
 
 SFREQ, N_SENSORS, BLOCK = 1000, 63, 50_000
 
@@ -63,6 +70,44 @@ def make_study(folder: Path, n_samples: int) -> None:
     sample = 1000 + 100 * np.arange(n_trials)
     rows = "".join(f"{s / SFREQ}\t0.05\tc{k % 1854}/c{k % 1854}_{k:05d}.jpg\t{s}\n" for k, s in enumerate(sample))
     (eeg / "sub-01_task-rsvp_events.tsv").write_text("onset\tduration\tstim\tsample\n" + rows)
+
+
+def meg_recipe(bids: Path, things: Path, out: Path) -> Recipe:
+    """The shipped recipe on the first run there."""
+    from synapse_diffusion.bids import find_recordings
+    from synapse_diffusion.config import load_recipe
+
+    paths = [f"paths.bids={bids}", f"paths.things={things}", f"paths.stores={out}", "execution.workers=1"]
+    recipe = load_recipe("meg_fruit_furniture", paths)
+    first = find_recordings(bids, recipe.data, print)[0]
+    which = [f"data.people={first.person}", f"data.sessions={first.session}", f"data.runs={first.run.split('-')[-1]}"]
+    return load_recipe("meg_fruit_furniture", [*paths, *which])
+
+
+def ours_meg(bids: Path, things: Path, out: Path) -> float:
+    """Seconds for the conversion of one CTF run."""
+    from synapse_diffusion.convert import convert
+
+    recipe = meg_recipe(bids, things, out)
+    start = time.perf_counter()
+    convert(recipe, print, lambda *_: None)
+    return time.perf_counter() - start
+
+
+def mne_meg(bids: Path, things: Path, out: Path) -> float:
+    """Seconds for plain MNE on the same run."""
+    import mne
+
+    from synapse_diffusion.bids import find_recordings
+
+    mne.set_log_level("error")
+    path = find_recordings(bids, meg_recipe(bids, things, out).data, print)[0].path
+    start = time.perf_counter()
+    raw = mne.io.read_raw_ctf(path, preload=True, clean_names=True)
+    raw.filter(0.1, 40.0)
+    raw.resample(200, method="polyphase")
+    raw.save(out / "x_raw.fif")
+    return time.perf_counter() - start
 
 
 def ours(folder: Path, out: Path) -> float:
@@ -106,23 +151,43 @@ def peak_rss_anon(done: threading.Event, peak: list[float]) -> None:
         done.wait(0.02)
 
 
-def worker(name: str, folder: Path, out: Path) -> None:
+def worker(name: str, folder: Path, out: Path, things: Path | None) -> None:
     """One measured run in this process; prints JSON."""
     done, peak = threading.Event(), [0.0]
     watcher = threading.Thread(target=peak_rss_anon, args=(done, peak))
     watcher.start()
-    seconds = ours(folder, out) if name == "ours" else continuous(folder, out, epochs=name == "epochs")
+    if things is not None:
+        seconds = (ours_meg if name == "ours" else mne_meg)(folder, things, out)
+    else:
+        seconds = ours(folder, out) if name == "ours" else continuous(folder, out, epochs=name == "epochs")
     done.set()
     watcher.join()
     print(json.dumps({"seconds": seconds, "peak_mb": peak[0]}))
 
 
-def measured(name: str, folder: Path, out: Path) -> dict[str, float]:
+def measured(name: str, folder: Path, out: Path, things: Path | None) -> dict[str, float]:
     """Run one of the three in a new process."""
     command = [sys.executable, __file__, "--worker", name, "--folder", str(folder), "--out", str(out)]
+    command += ["--things", str(things)] if things else []
     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     result: dict[str, float] = json.loads(text.strip().splitlines()[-1])
     return result
+
+
+def race(names: list[str], study: Path, scratch: str, pairs: int, things: Path | None) -> dict[str, float]:
+    """Interleaved rounds; prints seconds, ratios and memory, returns median seconds."""
+    results: dict[str, list[dict[str, float]]] = {name: [] for name in names}
+    for k in range(pairs):
+        for name in names:
+            with tempfile.TemporaryDirectory(dir=scratch) as out:
+                results[name].append(measured(name, study, Path(out), things))
+        print(f"round {k + 1}: " + "  ".join(f"{n} {r[-1]['seconds']:.1f} s" for n, r in results.items()))
+    medians = {name: statistics.median(r["seconds"] for r in runs) for name, runs in results.items()}
+    for name, seconds in medians.items():
+        peak = max(run["peak_mb"] for run in results[name])
+        ratio = "" if name == "ours" else f"   ours is {seconds / medians['ours']:.1f} x faster"
+        print(f"{name:11s} median {seconds:6.1f} s   peak anonymous memory {peak:6.0f} MB{ratio}")
+    return medians
 
 
 def compare(store: Path, fif: Path) -> None:
@@ -131,8 +196,9 @@ def compare(store: Path, fif: Path) -> None:
 
     from synapse_diffusion.store.files import open_store
 
-    a = np.asarray(open_store(store).signal_TC, dtype=np.float64)
-    b = mne.io.read_raw_fif(fif, preload=True, verbose="error").get_data().T
+    opened = open_store(store)
+    a = np.asarray(opened.signal_TC, dtype=np.float64)
+    b = mne.io.read_raw_fif(fif, preload=True, verbose="error").get_data(list(opened.sensors.names)).T
     slope = (a * b).sum(0) / (b * b).sum(0)
     error = np.abs(a - b).max(0) / np.abs(b).max(0)
     lags = [float(np.corrcoef(a[5 + k : 20_005 + k, 0], b[5:20_005, 0])[0, 1]) for k in range(-3, 4)]
@@ -165,27 +231,26 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--minutes", type=float, default=3_227_280 / 60_000)
     parser.add_argument("--folder", type=Path)
+    parser.add_argument("--meg", type=Path, help="BIDS data set in the form of ds004212")
+    parser.add_argument("--things", type=Path, help="folder with things_images.csv")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.worker:
-        return worker(given.worker, given.folder, given.out)
+        return worker(given.worker, given.folder, given.out, given.things)
     with tempfile.TemporaryDirectory(dir=given.folder) as scratch:
-        study = Path(scratch) / "study"
-        make_study(study, round(given.minutes * 60) * SFREQ // 20 * 20)
-        results: dict[str, list[dict[str, float]]] = {"ours": [], "continuous": [], "epochs": []}
-        for k in range(given.pairs):
-            for name in results:
-                with tempfile.TemporaryDirectory(dir=scratch) as out:
-                    results[name].append(measured(name, study, Path(out)))
-            print(f"round {k + 1}: " + "  ".join(f"{n} {r[-1]['seconds']:.1f} s" for n, r in results.items()))
-        medians = {name: statistics.median(r["seconds"] for r in runs) for name, runs in results.items()}
-        for name, seconds in medians.items():
-            peak = max(run["peak_mb"] for run in results[name])
-            ratio = "" if name == "ours" else f"   ours is {seconds / medians['ours']:.1f} x faster"
-            print(f"{name:11s} median {seconds:6.1f} s   peak anonymous memory {peak:6.0f} MB{ratio}")
         agreement = Path(scratch) / "agreement"
         agreement.mkdir()
+        if given.meg:
+            medians = race(["ours", "continuous"], given.meg, scratch, given.pairs, given.things)
+            print(f"480 runs, one after the other: {480 * medians['ours'] / 3600:.2f} h")
+            ours_meg(given.meg, given.things, agreement)
+            mne_meg(given.meg, given.things, agreement)
+            compare(next(agreement.glob("ds004212/*/*/*")), agreement / "x_raw.fif")
+            return None
+        study = Path(scratch) / "study"
+        make_study(study, round(given.minutes * 60) * SFREQ // 20 * 20)
+        race(["ours", "continuous", "epochs"], study, scratch, given.pairs, None)
         ours(study, agreement)
         continuous(study, agreement)
         store = agreement / "study/sub-01/ses-01/run-rsvp-01"

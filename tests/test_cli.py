@@ -22,7 +22,7 @@ def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         (["train", "eeg", "nothing.toml"], "nothing.toml: no such recipe"),
         (["convert", "eeg", "demo", "--set", "convert.sfrq=3"], "nearest is convert.sfreq"),
         (["convert", "eeg", "demo"], "demo/bids: no such folder; set paths.bids"),
-        (["train", "eeg", "demo"], "no signal store; run `synapse-diffusion convert eeg`"),
+        (["train", "eeg", "demo"], "no signal store; run `synapse-diffusion convert`"),
         (["export", "nowhere", "out", "--format", "npy"], "nowhere: no such folder; give a signal store"),
         (["info", "nowhere"], "nowhere: no such folder; give a BIDS data set"),
         (["evaluate", "elsewhere"], "elsewhere: not a run"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from conftest import SMALL
+from conftest import SMALL, SMALL_MEG
+from synapse_diffusion.store.files import open_store
 
 pytestmark = pytest.mark.slow
 COMMAND = [sys.executable, "-c", "from synapse_diffusion.cli import main; main()"]
@@ -106,3 +109,86 @@ def test_real_eeg_faces_and_houses(real: Path, tmp_path: Path) -> None:
     run(tmp_path / "shuffled", "run", "faces_houses", "--set", bids, *control)
     p = [r["p"] for r in scores(tmp_path / "shuffled")["rows"] if r["split"] == "test" and r["metric"] == "auc"]
     assert min(p) * len(p) > 0.01  # Bonferroni
+
+
+def meg_recipe(folder: Path) -> None:
+    import tomli_w
+
+    paths = {"bids": "bids", "stores": "stores", "runs": "runs"}
+    simulated = {**SMALL_MEG["simulate"], "channels": 120, "sessions": 4, "runs": 2, "sfreq": 600.0}
+    tree = {**SMALL_MEG, "paths": paths, "simulate": simulated, "convert": {"lowpass_hz": 40.0, "sfreq": 200.0}}
+    (folder / "meg.toml").write_text(tomli_w.dumps(tree))
+
+
+def tree_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def whole_meg(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study of eight MEG runs, converted in one go."""
+    folder = tmp_path_factory.mktemp("whole")
+    meg_recipe(folder)
+    run(folder, "simulate", "meg.toml")
+    run(folder, "convert", "meg", "meg.toml")
+    return folder
+
+
+def new_target(whole_meg: Path, folder: Path) -> Path:
+    """A folder for another conversion of the same recordings."""
+    meg_recipe(folder)
+    (folder / "bids").symlink_to(whole_meg / "bids")
+    return folder
+
+
+def test_four_shares_one_killed_and_started_again(whole_meg: Path, tmp_path: Path) -> None:
+    cwd = new_target(whole_meg, tmp_path)
+    shares = [
+        subprocess.Popen([*COMMAND, "convert", "meg", "meg.toml", "--shard", f"{k}/4"], cwd=cwd, start_new_session=True)
+        for k in range(1, 5)
+    ]
+    deadline = time.monotonic() + 120
+    while not list(cwd.rglob(".*unfinished")) and time.monotonic() < deadline:
+        time.sleep(0.002)
+    victim = next(k for k, share in enumerate(shares, 1) if drafts(cwd, k))
+    os.killpg(shares[victim - 1].pid, signal.SIGKILL)
+    assert [share.wait() for share in shares][victim - 1] == -signal.SIGKILL
+    assert tree_of(cwd / "stores") != tree_of(whole_meg / "stores")
+    run(cwd, "convert", "meg", "meg.toml", "--shard", f"{victim}/4")
+    assert tree_of(cwd / "stores") == tree_of(whole_meg / "stores")
+
+
+def drafts(cwd: Path, share: int) -> bool:
+    """Is this share (every fourth recording) writing?"""
+    names = [f"ses-{1 + k // 2:02d}/.run-main-{1 + k % 2:02d}.unfinished" for k in range(share - 1, 8, 4)]
+    return any(list(cwd.rglob(name)) for name in names)
+
+
+def test_two_processes_with_the_same_recordings(whole_meg: Path, tmp_path: Path) -> None:
+    cwd = new_target(whole_meg, tmp_path)
+    both = [subprocess.Popen([*COMMAND, "convert", "meg", "meg.toml"], cwd=cwd, text=True, stdout=-1) for _ in range(2)]
+    said = "".join(process.communicate()[0] for process in both)
+    assert [process.returncode for process in both] == [0, 0]
+    assert "another process is writing it: left to that one" in said
+    assert tree_of(cwd / "stores") == tree_of(whole_meg / "stores")
+
+
+def test_killed_at_twenty_moments(whole_meg: Path, tmp_path: Path) -> None:
+    rng = random.Random(0)
+    cwd = new_target(whole_meg, tmp_path)
+    killed = 0
+    while killed < 20:
+        process = subprocess.Popen([*COMMAND, "convert", "meg", "meg.toml"], cwd=cwd, start_new_session=True)
+        while not list(cwd.rglob(".*unfinished")) and process.poll() is None:
+            time.sleep(0.002)
+        time.sleep(rng.uniform(0.0, 0.6))
+        if process.poll() is not None:  # it got through: begin anew
+            shutil.rmtree(cwd / "stores")
+            continue
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        killed += 1
+        for manifest in cwd.rglob("run-*/manifest.json"):  # what is there is whole
+            open_store(manifest.parent)
+    run(cwd, "convert", "meg", "meg.toml")
+    assert tree_of(cwd / "stores") == tree_of(whole_meg / "stores")

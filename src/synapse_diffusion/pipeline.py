@@ -7,13 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from synapse_diffusion.config import Recipe
+from synapse_diffusion.errors import SettingsError
 from synapse_diffusion.types import Progress, Say
 
 
 def run_recipe(
     recipe: Recipe, name: str, command: str, say: Say, progress: Progress, *, simulated: bool = False
 ) -> tuple[Path, list[dict[str, Any]]]:
-    """Convert, train and evaluate (a study that is simulated first, if asked); the run's folder and scores."""
+    """Convert, train and evaluate (a study that is simulated first, if asked); the run's folder and scores.
+
+    Raises `SettingsError` for a combined set, which no decoder takes yet.
+    """
+    if recipe.data.modality == "comb":
+        raise SettingsError(f"{name}: data.modality = 'comb' is an index, made by `convert comb`; train eeg or meg")
     if simulated:
         from synapse_diffusion.simulate import simulate
 

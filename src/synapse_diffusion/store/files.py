@@ -143,7 +143,7 @@ def find_stores(root: Path, dataset: str) -> list[Path]:
     """Folders of all finished stores of a data set, sorted. Raises `StoreError` where there is none."""
     found = sorted(path.parent for path in (root / dataset).glob("sub-*/ses-*/run-*/manifest.json"))
     if not found:
-        raise StoreError(f"{root / dataset}: no signal store; run `synapse-diffusion convert eeg` with this recipe")
+        raise StoreError(f"{root / dataset}: no signal store; run `synapse-diffusion convert` with this recipe")
     return found
 
 
