@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from conftest import quiet, small, small_meg
 from synapse_diffusion.bids import read_images
+from synapse_diffusion.config import parse_recipe
 from synapse_diffusion.convert import convert, convert_pairs
 from synapse_diffusion.errors import DataError, SettingsError, StoreError
 from synapse_diffusion.evaluate import evaluate
@@ -201,3 +202,44 @@ def test_shares_are_all_and_none_twice(meg_study: Path, tmp_path: Path) -> None:
     for shard in ((0, 3), (4, 3)):
         with pytest.raises(SettingsError, match="give k/n with k from 1 to n"):
             convert(recipe, quiet, quiet, shard)
+
+
+def test_what_mne_bids_writes(tmp_path: Path) -> None:
+    """Magnetometers, gradiometers and EEG, split over files, events in words: as MNE-BIDS writes a MEGIN recording."""
+    mne_bids = pytest.importorskip("mne_bids")
+    rng = np.random.default_rng(0)
+    names = [f"MEG{k // 3:03d}{k % 3 + 1}" for k in range(12)]
+    kinds = ["grad", "grad", "mag"] * 4
+    info = mne.create_info([*names, "EEG001", "EOG001"], 400.0, [*kinds, "eeg", "eog"])
+    x_CT = 1e-12 * rng.standard_normal((14, 80_000))
+    raw = mne.io.RawArray(x_CT, info)
+    with raw.info._unlock():
+        raw.info["line_freq"] = 50.0
+    raw.info["bads"] = ["MEG0021"]
+    raw.set_annotations(mne.Annotations([10.0, 60.0, 150.0], [0.5, 0.5, 0.5], ["face", "house", "face"]))
+    raw.save(tmp_path / "whole_raw.fif")
+    path = mne_bids.BIDSPath("a1", "b", "pics", run="02", datatype="meg", root=tmp_path / "bids")
+    mne_bids.write_raw_bids(mne.io.read_raw_fif(tmp_path / "whole_raw.fif"), path, verbose="error")
+    recipe = parse_recipe({
+        "paths": {"bids": str(tmp_path / "bids"), "stores": str(tmp_path / "stores")},
+        "data": {"modality": "meg", "name": "x", "events": {"label": "trial_type"}},
+        "convert": {"highpass_hz": 0.0, "lowpass_hz": 0.0, "sfreq": 400.0, "find_bad_channels": False,
+                    "bad_channels": "keep"},
+    })  # fmt: skip
+    (result,) = convert(recipe, quiet, quiet)
+    store = open_store(result.folder)
+    assert result.folder.parts[-3:] == ("sub-a1", "ses-b", "run-pics-02")
+    assert store.sensors.names == tuple(names)
+    assert store.sensors.units == ("T/m", "T/m", "T") * 4
+    assert store.sensors.status[names.index("MEG0021")] == "bad"
+    assert list(store.trials["label"]) == ["face", "house", "face"]
+    assert list(store.trials["onset_sample"]) == [4000, 24_000, 60_000]
+    assert np.allclose(store.signal_TC, x_CT[:12].T, atol=1e-18)
+
+    (found,) = (tmp_path / "bids").rglob("*_meg.fif")
+    raw.save(found, split_size="2MB", split_naming="bids", overwrite=True)
+    found.unlink(missing_ok=True)
+    assert len(list((tmp_path / "bids").rglob("*_split-*_meg.fif"))) > 1
+    (parts,) = convert(recipe.model_copy(update={"data": recipe.data.model_copy(update={"name": "y"})}), quiet, quiet)
+    assert np.array_equal(open_store(parts.folder).signal_TC, store.signal_TC)
+    assert len(read_manifest(parts.folder)["sources"]) > 1

@@ -9,6 +9,7 @@ from conftest import noise
 from synapse_diffusion.signal.faults import ChannelStatistics, bridged, scan
 from synapse_diffusion.signal.rejection import autoreject_limit, peak_to_peak
 from synapse_diffusion.signal.scaling import fit_scaler, whitening
+from synapse_diffusion.signal.timing import check_distances, check_trigger
 
 
 def test_dropouts_are_found_and_bridged() -> None:
@@ -88,3 +89,36 @@ def test_the_rejection_limit_is_autorejects() -> None:
     limit = autoreject_limit(x_NCT)
     assert limit == candidates[int(scores.mean(1).argmax())]
     assert 45 <= (peak_to_peak(x_NCT) <= limit).sum() <= 48
+
+
+def test_onset_distances_and_other_paces_are_said() -> None:
+    onset = np.concatenate([k * 5000 + 100 * np.arange(20) for k in range(10)])
+    sequence = np.repeat(np.arange(10), 20)
+    good = check_distances(onset, sequence, 1000.0, (0.098, 0.102))
+    assert (good.median_s, good.n_distances, good.n_outside, good.notes) == (0.1, 190, 0, ())
+    fast = onset.copy()
+    fast[sequence == 3] = 15_000 + np.rint(93.7 * np.arange(20)).astype(int)
+    found = check_distances(fast, sequence, 1000.0, (0.098, 0.102))
+    assert found.n_outside == 19
+    assert "1 of 10 sequences run at another pace than the median of 100.0 ms: 3 (94.0 ms)" in found.notes[0]
+    assert (
+        "19 of 190 onset distances lie outside 98.0..102.0 ms (93.0..94.0 ms), the first at 15.000 s" in found.notes[1]
+    )
+    late = onset.copy()
+    late[30] += 40
+    assert check_distances(late, sequence, 1000.0, None).n_outside == 2  # before and after
+    assert check_distances(onset, np.zeros(200, int), 1000.0, None).n_distances == 190  # the others are pauses
+    assert check_distances(onset[:1], sequence[:1], 1000.0, None).n_distances == 0
+
+
+def test_trigger_delay_and_jitter() -> None:
+    rng = np.random.default_rng(0)
+    onset = 1200 + 1800 * np.arange(40) + rng.integers(-200, 200, 40)
+    trigger = 0.01 * rng.standard_normal(80_000)
+    for k, sample in enumerate(onset[:38]):
+        trigger[sample + 12 + (k % 3) : sample + 600] += 1.0
+    said = check_trigger(trigger, onset, 1200.0)
+    assert said == (
+        "trigger edges follow the onsets by 10.8 ms (median; standard deviation 0.68 ms), 2 of 40 onsets have none"
+    )
+    assert "constant" in check_trigger(np.zeros(1000), onset, 1200.0)

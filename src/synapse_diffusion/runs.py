@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 from safetensors.torch import load_file as load_torch_file
 from safetensors.torch import save_file as save_torch_file
@@ -176,9 +177,10 @@ def save_atomically(arrays: Mapping[str, Any], path: Path, metadata: Mapping[str
             save_torch_file({k: v.detach().cpu().contiguous() for k, v in arrays.items()}, part, metadata)
         else:
             save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, part, metadata)
+        part.chmod(0o644)  # safetensors makes files that only their owner can read
         part.rename(path)
-    except OSError as error:
-        raise MissingError(f"{path}: cannot be written: {error.strerror}; free some space") from None
+    except (OSError, SafetensorError) as error:  # the latter for a full disk, too
+        raise MissingError(f"{path}: cannot be written: {error}; free some space") from None
 
 
 def load_tensors(path: Path) -> dict[str, torch.Tensor]:

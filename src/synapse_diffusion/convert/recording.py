@@ -109,7 +109,8 @@ def about(recording: Recording, recipe: Recipe) -> dict[str, Any]:
     elif path.suffix in (".vhdr", ".set"):
         data += sorted(p for p in path.parent.glob(f"{path.stem}.*") if p != path)
     elif path.suffix == ".fif":
-        data += sorted(p for p in path.parent.glob(f"{path.stem}-[0-9]*.fif") if p != path)
+        parts = [f"{path.stem}-[0-9]*.fif", path.name.replace("_split-01", "_split-[0-9]*")]
+        data += sorted({part for name in parts for part in path.parent.glob(name)} - {path})
     sidecars = list(recording.sidecars)
     if recipe.data.events.image_number:
         sidecars.append(read_images(things_folder(recipe)).path)
