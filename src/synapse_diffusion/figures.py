@@ -17,7 +17,7 @@ from scipy.signal import find_peaks
 SHOWN_UNITS: Final = {"V": ("µV", 1e6), "T": ("fT", 1e15), "T/m": ("fT/cm", 1e13)}
 MIN_TOPOGRAPHY: Final = 8  # sensors; fewer leave the map to the interpolation
 PEAKS: Final = 3
-PEAK_DISTANCE_S: Final = 0.08  # between two that are shown; below the 0.1 s of RSVP
+PEAK_DISTANCE_S: Final = 0.05  # between two that are shown: P1 and N170 lie 60 ms apart
 PEAK_PROMINENCE: Final = 0.1  # of the global field power's range; what is lower is noise
 PLANAR_PAIR_M: Final = 1e-3  # sensors closer than this are two directions of one place
 

@@ -49,7 +49,7 @@ def info(path: Path, settings: Recipe, plot: Path | None, say: Say, progress: Pr
     if (path / "provenance.json").exists() and (path / "recipe.toml").exists():
         return info_of_run(path)
     if read_object(path / "manifest.json").get("format") == PAIRS_FORMAT:
-        return info_of_pairs(path, settings)
+        return info_of_pairs(path)
     if (path / "dataset_description.json").exists() or any(path.glob("sub-*")):
         return info_of_bids(path, progress)
     raise DataError(

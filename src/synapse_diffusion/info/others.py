@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 import pandas as pd
 
 from synapse_diffusion.bids import OpenRecording, Recording, find_recordings, open_recording
-from synapse_diffusion.config import DataSettings, Recipe
+from synapse_diffusion.config import DataSettings
 from synapse_diffusion.errors import DataError, SynapseError
 from synapse_diffusion.info.values import Info, Table, between, in_bytes, in_time, read_object, size_of, some
 from synapse_diffusion.runs import Run, open_run
@@ -91,7 +91,7 @@ def _score_table(scores: Sequence[dict[str, Any]]) -> Table:
     return Table("scores, all people", columns, tuple(rows))
 
 
-def info_of_pairs(path: Path, settings: Recipe) -> Info:
+def info_of_pairs(path: Path) -> Info:
     """A pairs index: which images both EEG and MEG have. Raises `DataError` where its table is damaged."""
     manifest = read_object(path / "manifest.json")
     table_path = path / "pairs.tsv"
@@ -114,10 +114,13 @@ def info_of_pairs(path: Path, settings: Recipe) -> Info:
     columns = (
         "part", "images", "in both", "concepts in both", "eeg trials", "meg trials", "eeg an image", "meg an image"
     )  # fmt: skip
+    if (path / "unpaired.tsv").exists():
+        alone = read_table(path / "unpaired.tsv").astype({"n_eeg": int, "n_meg": int})
+        facts["unpaired"] = ", ".join(f"{int((alone[f'n_{name}'] > 0).sum()):,} only in {name}" for name in MODALITIES)
     facts["size"] = in_bytes(size_of([path]))
     health = []
     for dataset, stores in sides.values():
-        health += _stores_health(Path(settings.paths.stores), stores, dataset)
+        health += _stores_health(path.parent, stores, dataset)
     return Info("pairs index", path, facts, (Table("images", columns, tuple(rows)),), tuple(health))
 
 

@@ -109,8 +109,10 @@ def _channels(store: SignalStore) -> str:
 def _filter(manifest: dict[str, Any]) -> str:
     convert = manifest.get("settings", {}).get("convert", {})
     low, high = convert.get("highpass_hz") or 0, convert.get("lowpass_hz")
-    reference = ", ".join(convert.get("reference", ())) or NOT_AVAILABLE
-    return f"{low:g} .. {f'{high:g}' if high else 'half the rate'} Hz, reference {reference}"
+    band = f"{low:g} .. {f'{high:g}' if high else 'half the rate'} Hz"
+    if manifest.get("modality") == "meg":
+        return band
+    return f"{band}, reference {', '.join(convert.get('reference', ())) or NOT_AVAILABLE}"
 
 
 def _health(store: SignalStore, usable: int) -> list[str]:
