@@ -1,8 +1,8 @@
 """What the simulated study's two presets hold: scores of decoders and observers over several studies.
 
-    python benchmarks/simulation.py [--seeds 3] [--folder DIR]
+    python benchmarks/simulation.py [--recipe demo|demo_meg] [--seeds 3] [--folder DIR]
 
-Runs the demo's recipe with each preset and several seeds of the study; prints mean and range of the balanced
+Runs the recipe with each preset and several seeds of the study; prints mean and range of the balanced
 accuracy (chance 1/12) and of the identification observer (among the test images).
 """
 
@@ -44,10 +44,10 @@ def identification(recipe: Recipe) -> tuple[float, float]:
     return float(np.mean(right)), float(np.mean(chance))
 
 
-def study(preset: str, seed: int, folder: Path) -> dict[str, float]:
+def study(name: str, preset: str, seed: int, folder: Path) -> dict[str, float]:
     """Scores of one study."""
     recipe = load_recipe(
-        "demo",
+        name,
         [f"simulate.preset={preset}", f"simulate.seed={seed}", "evaluate.permutations=0", "evaluate.bootstrap=0"]
         + [f"paths.{name}={folder / name}" for name in ("bids", "stores", "runs")],
     )  # fmt: skip
@@ -64,6 +64,7 @@ def study(preset: str, seed: int, folder: Path) -> dict[str, float]:
 def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", default="demo", choices=["demo", "demo_meg"])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--folder", type=Path)
     given = parser.parse_args()
@@ -71,7 +72,7 @@ def main() -> None:
         studies = []
         for seed in range(given.seeds):
             with tempfile.TemporaryDirectory(dir=given.folder) as folder:
-                studies.append(study(preset, seed, Path(folder)))
+                studies.append(study(given.recipe, preset, seed, Path(folder)))
         print(f"{preset}: mean (lowest .. highest) of {given.seeds} studies")
         for name in studies[0]:
             values = [found[name] for found in studies]

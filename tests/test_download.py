@@ -384,9 +384,11 @@ def test_no_network_is_one_line(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_command(server: Server, tmp_path: Path) -> None:
+@pytest.mark.parametrize("chosen", [["--subject", "02,3", "--derivative"], ["--recipe", "mine.toml"]])
+def test_command(server: Server, tmp_path: Path, chosen: list[str]) -> None:
     code = "from synapse_diffusion.cli import main; main()"
-    arguments = ["download", "eeg1", "eeg", "--subject", "02,3", "--derivative"]
+    (tmp_path / "mine.toml").write_text('[data]\npeople = ["02", "03"]\nfolder = "derivatives/eeglab"\n')
+    arguments = ["download", "eeg1", "eeg", *chosen]
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments],
         env={**os.environ, "SYNAPSE_OPENNEURO": server.endpoint},

@@ -43,6 +43,9 @@ def download(
     ] = None,
     session: Annotated[list[str] | None, typer.Option(help="Only this session; several: 01,02.")] = None,
     derivative: Annotated[bool, typer.Option("--derivative", help="The cleaned copy instead of the raw data.")] = False,
+    recipe: Annotated[
+        str | None, typer.Option(help="People, sessions and the choice of raw or cleaned data of this recipe.")
+    ] = None,
     from_: Annotated[Path | None, typer.Option("--from", help="Take the files from this folder, not the web.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be fetched, and stop.")] = False,
 ) -> None:
@@ -50,22 +53,28 @@ def download(
     from synapse_diffusion.download import download_recordings, download_things
 
     if what == "things":
-        if subject or session or derivative or dry_run:
+        if subject or session or derivative or dry_run or recipe:
             raise SettingsError("download things: takes a folder and --from only; the rest is for eeg1 and meg")
         download_things(out, _say, from_)
         return
     people, sessions = _names(subject), _names(session)
+    if recipe:
+        from synapse_diffusion.config import load_recipe
+
+        data = load_recipe(recipe).data
+        people, sessions = people or list(data.people), sessions or list(data.sessions)
+        derivative = derivative or bool(data.folder)
     with _progress() as progress:
         download_recordings(what, out, _say, progress, people, sessions, derivative, from_, dry_run)
     if dry_run:
         return
     _say("labels also need THINGS' tables (paths.things): synapse-diffusion download things FOLDER")
-    recipe, folder = {
+    command, folder = {
         "eeg1": ("eeg eeg_fruit_furniture", "derivatives/eeglab"),
         "meg": ("meg meg_fruit_furniture", "derivatives/preprocessed"),
     }[what]
     cleaned = f" --set data.folder={folder}" if derivative else ""
-    _say(f"next: synapse-diffusion convert {recipe} --set paths.bids={out} --set paths.things=FOLDER{cleaned}")
+    _say(f"next: synapse-diffusion convert {command} --set paths.bids={out} --set paths.things=FOLDER{cleaned}")
 
 
 @app.command()
