@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
@@ -22,8 +22,9 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Decode what was seen from EEG, and say how sure that is.",
+    help="Decode what was seen from EEG and MEG, and say how sure that is.",
 )
+HEALTH_LINES: Final = 8  # that info shows
 RecipeArgument = Annotated[str, typer.Argument(help="TOML file, or the name of a shipped recipe (demo, ...).")]
 SetOption = Annotated[
     list[str] | None,
@@ -321,8 +322,10 @@ def _print_info(found: Info) -> None:
             table.add_row(*(Text(value) for value in row))
         console.print(table)
     console.print(Text("health: " + ("" if found.health else "nothing wrong found"), style="bold"))
-    for line in found.health:
+    for line in found.health[:HEALTH_LINES]:
         console.print(Text(f"- {line}"), soft_wrap=True)
+    if (more := len(found.health) - HEALTH_LINES) > 0:
+        console.print(f"- and {more} more like these")
 
 
 def _key(row: dict[str, Any]) -> tuple[Any, ...]:
