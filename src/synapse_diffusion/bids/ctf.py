@@ -18,6 +18,7 @@ from synapse_diffusion.errors import DataError
 MEG4_HEADER: Final = 8  # bytes before the samples of each .meg4 file
 COUNTS_AT: Final = 1288  # in res4: samples a trial (i4), channels (i2), padding, rate (f8), length (f8), trials (i2)
 COUNTS_FORMAT: Final = ">ihxxddh"
+ROWS: Final = 16  # channels transposed at a time: their pieces stay in the processor's cache
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ def check_ctf(folder: Path) -> CtfHeader:
     """The header of a `.ds` folder whose data are as long as it says. Raises `DataError`."""
     res4 = _inside(folder, ".res4")
     first = _inside(folder, ".meg4")
-    head = res4.read_bytes()[: COUNTS_AT + struct.calcsize(COUNTS_FORMAT)]
+    with res4.open("rb") as file:
+        head = file.read(COUNTS_AT + struct.calcsize(COUNTS_FORMAT))
     if not head.startswith(b"MEG4") or len(head) < COUNTS_AT + struct.calcsize(COUNTS_FORMAT):
         raise DataError(f"{res4}: not a CTF header, or cut short; download it again")
     n_samples, n_channels, _, _, n_trials = struct.unpack_from(COUNTS_FORMAT, head, COUNTS_AT)
@@ -115,12 +117,9 @@ def ctf_reader(header: CtfHeader) -> Callable[[int, int, NDArray[np.int64]], NDA
         for block, (first, last) in zip(blocks, pairwise(edges), strict=True):
             a, b = max(start, int(first)), min(stop, int(last))
             if a < b:
-                for k in range(0, len(channels), ROWS):  # transposed in pieces that stay in the processor's cache
+                for k in range(0, len(channels), ROWS):
                     rows = block[channels[k : k + ROWS], a - first : b - first]
                     out[a - start : b - start, k : k + ROWS] = rows.T
         return out
 
     return read
-
-
-ROWS: Final = 16

@@ -25,7 +25,7 @@ BOUNDARIES: Final = ("boundary", "edge", "bad_acq_skip", "bad boundary", "new se
 SI_UNITS: Final = {"eeg": "V", "mag": "T", "grad": "T/m"}
 READ_UNITS: Final = {"eeg": 1e-6, "mag": 1e-12, "grad": 1e-12, "eog": 1e-6, "ecg": 1e-6}
 """What MNE's values in SI units are divided by, so that float32 arithmetic is far from its limits."""
-READERS: Final = {".vhdr": brainvision.check_brainvision, ".ds": ctf.check_ctf}
+CHECKS: Final = {".vhdr": brainvision.check_brainvision, ".ds": ctf.check_ctf}
 ReadColumns = Callable[[int, int, NDArray[np.int64]], NDArray[np.float32]]
 
 
@@ -55,22 +55,24 @@ def open_recording(
     restore_reference: bool = False,
     drop_channels: tuple[str, ...] = (),
     compensation: int | None = None,
+    with_auxiliary: bool = False,
 ) -> OpenRecording:
     """Open without loading the signal.
 
     `restore_reference`: add the EEG reference electrode as a channel of zeros. `drop_channels`: sensors to leave out.
-    `compensation`: order of CTF's gradient compensation (0 to 3), None: as recorded. Raises `DataError` for missing,
-    truncated or mismatched files.
+    `compensation`: order of CTF's gradient compensation (0 to 3), None: as recorded. `with_auxiliary`: read EOG and ECG
+    channels too. Raises `DataError` for missing, truncated or mismatched files.
     """
     path = recording.path
-    if check := READERS.get(path.suffix):
+    if check := CHECKS.get(path.suffix):
         check(path)
     raw = _read_raw(path)
     sidecar = read_json(recording.sidecar(f"{recording.modality}.json"))
     _check_duration(path, raw, sidecar)
     bad_names = _apply_channels_tsv(recording, raw)
     columns = _sensor_columns(recording, raw, drop_channels)
-    auxiliary = np.asarray(mne.pick_types(raw.info, meg=False, eog=True, ecg=True, exclude=[]), dtype=np.int64)
+    picked = mne.pick_types(raw.info, meg=False, eog=with_auxiliary, ecg=with_auxiliary, exclude=[])
+    auxiliary = np.asarray(picked, dtype=np.int64)
     everything = np.concatenate([columns, auxiliary])
     read_columns, gain_of = _reader(path, raw)
     matrix, references = _compensation(path, raw, compensation, columns)

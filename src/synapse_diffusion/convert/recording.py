@@ -49,6 +49,7 @@ def convert_recording(recording: Recording, recipe: Recipe, target: Path) -> Con
         restore_reference=settings.restore_reference,
         drop_channels=settings.drop_channels,
         compensation=settings.compensation,
+        with_auxiliary=settings.ica != "none",
     )
     columns = recipe.data.events
     images = read_images(things_folder(recipe)) if columns.image_number else None
