@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from synapse_diffusion.config import Recipe, dump_recipe, load_recipe, parse_recipe
+from synapse_diffusion.config import ModelSettings, Recipe, dump_recipe, load_recipe, parse_recipe
 from synapse_diffusion.errors import SettingsError
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -47,6 +47,16 @@ def test_overrides_take_toml_or_bare_text() -> None:
     assert parse_recipe({"view": {"baseline": [-0.1, 0.0]}}, ["view.baseline=none"]).view.baseline is None
 
 
+def test_a_setting_of_another_decoder_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"model: .*layers is a setting of atm, brain_module, not of compact"):
+        parse_recipe({}, ["model.layers=2"])
+    with pytest.raises(SettingsError, match="sensor_dropout is a setting of brain_module, not of tsconv"):
+        parse_recipe({}, ["model.name=tsconv", "model.sensor_dropout=0.1"])
+    given = parse_recipe({}, ["model.name=atm", "model.layers=2", "model.dropout=0.0"]).model
+    assert given.given() == {"layers": 2, "dropout": 0.0}
+    assert parse_recipe({}, ["model.dropout=none"]).model.given() == {}
+
+
 def test_digest_follows_what_a_result_depends_on() -> None:
     base = parse_recipe({})
     assert parse_recipe({}, ["execution.device=cpu", "paths.runs=elsewhere"]).digest() == base.digest()
@@ -56,7 +66,12 @@ def test_digest_follows_what_a_result_depends_on() -> None:
 def test_every_setting_is_read_somewhere() -> None:
     source = Path(__file__).parents[1] / "src/synapse_diffusion"
     code = "\n".join(p.read_text() for p in source.rglob("*.py") if "config" not in p.parts)
-    for branch in Recipe.model_fields.values():
+    models = "\n".join(p.read_text() for p in (source / "models").glob("*.py"))
+    for name in set(ModelSettings.model_fields) - {"name"}:  # these go by name to the decoder that is called
+        assert f" {name}: " in models, f"no decoder takes {name}"
+    for key, branch in Recipe.model_fields.items():
+        if key == "model":
+            continue
         for name in _names(typing.cast("type[BaseModel]", branch.annotation)):
             assert f".{name}" in code or f'"{name}"' in code, f"{branch.annotation}: nobody reads {name}"
 

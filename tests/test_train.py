@@ -14,11 +14,12 @@ import torch
 from numpy.typing import NDArray
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from conftest import quiet, small
+from conftest import quiet, small, small_meg
 from synapse_diffusion.convert import convert
 from synapse_diffusion.errors import DataError, RunError, StoreError
 from synapse_diffusion.evaluate import _design, evaluate
 from synapse_diffusion.metrics import classification_scores
+from synapse_diffusion.models.base import Shape
 from synapse_diffusion.models.compact import CompactDecoder
 from synapse_diffusion.models.linear import binned, fit_linear
 from synapse_diffusion.runs import Run, save_atomically
@@ -217,8 +218,8 @@ def gaussian(n: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
 def test_the_linear_path_begins_as_shrinkage_lda() -> None:
     x, y = gaussian(600, 1)
     person = torch.zeros(600, dtype=torch.long)
-    model = CompactDecoder(6, 20, 2, 1, sfreq=32.0)
-    model.fit_whitening(x, y, person)
+    model = CompactDecoder(Shape(6, 20, 2, 1, 32.0))
+    model.fit_statistics(x, y, person)
     model.eval()
     torch.nn.functional.cross_entropy(model(x, person), y).backward()  # type: ignore[no-untyped-call]
     assert model.linear.grad is not None
@@ -239,6 +240,65 @@ def test_the_linear_baseline_is_scikit_learns() -> None:
     assert np.allclose(decoder.log_probability(x.numpy(), np.zeros(400, np.int64)), expected, atol=1e-3)
 
 
+SMALL_MODELS: dict[str, list[str]] = {
+    "compact": [], "eegnet": [], "tsconv": [], "atm": [],
+    "brain_module": ["model.components=12", "model.width=12", "model.layers=2"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list(SMALL_MODELS))
+def test_every_decoder_trains_and_is_evaluated(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    few = ["train.steps=6", "train.checks=2", f"paths.runs={tmp_path}", f"model.name={name}", *SMALL_MODELS[name]]
+    recipe = small(study, *few)
+    with monkeypatch.context() as patch:  # stopped at the first check, then to the end
+        patch.setattr(loop, "_save", stop_after(loop._save))
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe, "x", "test", quiet, quiet)
+    run = train(recipe, "x", "test", quiet, quiet)
+    whole = train(small(study, *few, f"paths.runs={tmp_path / 'whole'}"), "x", "test", quiet, quiet)
+    assert predictions(run) == predictions(whole)
+    rows = evaluate(run.folder, quiet, quiet)
+    assert {row["model"] for row in rows} == {name, "linear", "observer"}
+    known = [v for row in run.provenance["shape"]["positions"] for v in row]
+    assert len(known) == 3 * 16
+    assert all(abs(v) < 0.2 for v in known)
+    shutil.rmtree(tmp_path / "whole")
+
+
+def stop_after(save: Any) -> Any:
+    """Saves once, then is interrupted."""
+
+    def stop(*args: Any) -> None:
+        save(*args)
+        raise KeyboardInterrupt
+
+    return stop
+
+
+@pytest.mark.parametrize("name", ["tsconv", "brain_module"])
+def test_decoders_take_meg(meg_study: Path, tmp_path: Path, name: str) -> None:
+    few = ["train.steps=6", "train.checks=2", f"paths.runs={tmp_path}", f"model.name={name}", *SMALL_MODELS[name]]
+    run = train(small_meg(meg_study, *few), "x", "test", quiet, quiet)
+    assert {row["model"] for row in evaluate(run.folder, quiet, quiet)} >= {name, "linear"}
+    positions = np.array(run.provenance["shape"]["positions"])
+    stores = open_stores(run.recipe, quiet)
+    assert np.allclose(positions, np.mean([store.sensors.position_C3 for store in stores], axis=0), atol=1e-6)
+
+
+def test_a_run_without_positions_is_read(study: Path, tmp_path: Path) -> None:
+    """As one was written before decoders knew of them."""
+    few = ["train.steps=2", "train.checks=1", f"paths.runs={tmp_path}"]
+    run = train(small(study, *few), "x", "test", quiet, quiet)
+    scores = evaluate(run.folder, quiet, quiet)
+    path = run.folder / "provenance.json"
+    provenance = json.loads(path.read_text())
+    del provenance["shape"]["positions"]
+    path.write_text(json.dumps(provenance))
+    assert evaluate(run.folder, quiet, quiet) == scores
+
+
 @pytest.mark.parametrize(
     "setting",
     ["train.time_shift_s=0.05", "train.noise=0.5", "train.channel_dropout=0.3", "train.label_smoothing=0.3",
@@ -246,16 +306,38 @@ def test_the_linear_baseline_is_scikit_learns() -> None:
      "train.members=2", "model.width=8", "model.components=4", "model.dropout=0.1", "view.clamp=1.0",
      "view.scaling=robust", "view.baseline=[0.0, 0.1]", "view.reject=autoreject",
      "view.targets=leave_out", "view.channels=Oz,O1,O2,Pz",
-     "labels.shuffled=true", "split.per_person=true"],
+     "model.name=eegnet", "labels.shuffled=true", "split.per_person=true"],
 )  # fmt: skip
 def test_every_setting_is_noticed(study: Path, trained: Run, tmp_path: Path, setting: str) -> None:
+    assert differs(study, tmp_path, [], setting)
+
+
+@pytest.mark.parametrize(
+    ("name", "setting"),
+    [("eegnet", "model.components=3"), ("eegnet", "model.width=4"), ("eegnet", "model.dropout=0.1"),
+     ("tsconv", "model.components=8"), ("tsconv", "model.width=8"), ("tsconv", "model.dropout=0.1"),
+     ("tsconv", "model.projector=residual"), ("atm", "model.components=8"), ("atm", "model.width=8"),
+     ("atm", "model.layers=2"), ("atm", "model.dropout=0.1"), ("atm", "model.projector=residual"),
+     ("brain_module", "model.components=8"), ("brain_module", "model.width=8"), ("brain_module", "model.layers=1"),
+     ("brain_module", "model.dropout=0.5"), ("brain_module", "model.sensor_dropout=0.0"),
+     ("brain_module", "model.projector=residual")],
+)  # fmt: skip
+def test_every_setting_of_a_decoder_is_noticed(
+    study: Path, trained: Run, tmp_path: Path, name: str, setting: str
+) -> None:
+    assert differs(study, tmp_path, [f"model.name={name}", *SMALL_MODELS[name]], setting)
+
+
+def differs(study: Path, folder: Path, base: list[str], setting: str) -> bool:
+    """Does a short run with the setting predict otherwise than one without?"""
     short = [
         "train.steps=6",
         "train.checks=2",
         "train.refit=false",
         "train.learning_rate=0.01",
-        f"paths.runs={tmp_path}",
+        f"paths.runs={folder}",
+        *base,
     ]
     without = train(small(study, *short), "x", "test", quiet, quiet)
     given = train(small(study, *short, setting), "x", "test", quiet, quiet)
-    assert predictions(without) != predictions(given)
+    return predictions(without) != predictions(given)

@@ -24,13 +24,14 @@ from synapse_diffusion.metrics import (
     permute_blocks,
     permute_units,
 )
+from synapse_diffusion.models.base import Shape
 from synapse_diffusion.parallel import choose_device, use_threads
 from synapse_diffusion.runs import Run, open_run, prediction_table, score_row
 from synapse_diffusion.splits import TEST, TRAIN, VALIDATION
 from synapse_diffusion.store.epochs import Epochs
 from synapse_diffusion.store.files import read_table
 from synapse_diffusion.training.data import ScaledEpochs, accepted, open_epochs, open_stores
-from synapse_diffusion.training.decoders import Shape, load_linear, load_network, network_log_probability
+from synapse_diffusion.training.decoders import load_linear, load_network, network_log_probability
 from synapse_diffusion.types import Progress, Say
 
 BLOCK_TRIALS: Final = 20  # trials of a continuous design that are drawn together for an interval

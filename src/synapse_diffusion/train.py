@@ -15,7 +15,7 @@ from synapse_diffusion.bids import read_concepts
 from synapse_diffusion.config import LabelSettings, Recipe
 from synapse_diffusion.errors import DataError, SplitError
 from synapse_diffusion.losses import calibrated_loss, class_weights
-from synapse_diffusion.models.compact import CompactDecoder
+from synapse_diffusion.models.base import Decoder, Shape
 from synapse_diffusion.models.linear import LinearDecoder, bin_widths, fit_linear
 from synapse_diffusion.parallel import choose_device, use_threads
 from synapse_diffusion.runs import Run, prediction_table, prepare_run
@@ -36,13 +36,13 @@ from synapse_diffusion.store.epochs import Epochs
 from synapse_diffusion.store.files import write_table
 from synapse_diffusion.training.data import ScaledEpochs, accepted, fit_limits, fit_scalers, open_epochs, open_stores
 from synapse_diffusion.training.decoders import (
-    Shape,
     build,
     load_linear,
     load_network,
     network_log_probability,
     save_linear,
     save_network,
+    shape_of,
 )
 from synapse_diffusion.training.loop import Labelled, fit
 from synapse_diffusion.types import Progress, Say
@@ -77,7 +77,7 @@ def train(recipe: Recipe, name: str, command: str, say: Say, progress: Progress)
     person_of = number_people(epochs.trials, per_person=recipe.split.per_person)
     person_N = epochs.trials["person"].map(person_of).to_numpy(dtype=np.int64)
     n_people = max(person_of.values()) + 1
-    shape = Shape(len(epochs.channels), epochs.n_times, len(classes), n_people, epochs.sfreq)
+    shape = shape_of(epochs, len(classes), n_people)
     about = {"classes": classes, "people": person_of, "channels": epochs.channels, "shape": shape.__dict__}
     run = prepare_run(recipe, name, stores, command, about)
     _write_splits(run, epochs.trials, label_N, splits)
@@ -321,7 +321,7 @@ def _member(
     stage: str,
     on_check: Callable[[int, dict[str, float]], None],
     n_steps: int | None = None,
-) -> tuple[CompactDecoder, pd.DataFrame]:
+) -> tuple[Decoder, pd.DataFrame]:
     """One trained network and its curve; read back if an earlier call finished it."""
     recipe, device = task.recipe, task.epochs.device
     path = task.run.checkpoint(f"{stage}_member{key[1]}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -29,6 +29,14 @@ Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 Interval = Annotated[tuple[float, float] | None, BeforeValidator(_none_word)]
+
+
+DECODERS_WITH: Final = {
+    "layers": ("atm", "brain_module"),
+    "sensor_dropout": ("brain_module",),
+    "projector": ("tsconv", "atm", "brain_module"),
+}
+"""Settings of the branch `model` that not every decoder has."""
 
 
 class Settings(BaseModel):
@@ -307,14 +315,36 @@ class SplitSettings(Settings):
 class ModelSettings(Settings):
     """The decoder."""
 
-    name: Literal["compact"] = "compact"
-    """`compact`: a whitened linear path and a spatial-temporal convolution, with weights of each person's own."""
-    components: Count = 16
-    """Spatial components."""
-    width: Count = 32
-    """Temporal filters."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.7
-    """Of the convolutional path's features."""
+    name: Literal["compact", "eegnet", "tsconv", "atm", "brain_module"] = "compact"
+    """`compact`: a whitened linear path and a spatial-temporal convolution, with weights of each person's own;
+    `eegnet`; `tsconv`: NICE's; `atm`: attention over sensors before that; `brain_module`: attention from sensor
+    positions, dilated convolutions. Published learning rates of the last four: 2e-4 to 1e-3."""
+    components: Annotated[int, Field(ge=0)] = 0
+    """Spatial components; `eegnet`: of each temporal filter; 0: the decoder's own (16, 2, 40, 40, 270)."""
+    width: Annotated[int, Field(ge=0)] = 0
+    """Temporal filters; `brain_module`: channels of its blocks; 0: the decoder's own (32, 8, 40, 40, 320)."""
+    layers: Annotated[int, Field(ge=0)] = 0
+    """`atm`: layers of attention; `brain_module`: blocks of convolutions; 0: the published 1 and 5."""
+    dropout: Annotated[Annotated[float, Field(ge=0, lt=1)] | None, BeforeValidator(_none_word)] = None
+    """Share of the features left out in training; `none`: the decoder's own (0.7, 0.5, 0.5, 0.5, 0)."""
+    sensor_dropout: Annotated[Annotated[float, Field(ge=0, lt=1)] | None, BeforeValidator(_none_word)] = None
+    """`brain_module`: sensors this near a random place are left out in training, as a share of the flattened head's
+    side; `none`: the published 0.2."""
+    projector: Literal["linear", "residual"] = "linear"
+    """`tsconv`, `atm`, `brain_module`: from features to outputs by one layer (classes), or by NICE's residual layers
+    and a normalisation of the output (embeddings)."""
+
+    def given(self) -> dict[str, Any]:
+        """What is not left to the decoder."""
+        defaults = type(self).model_fields
+        return {name: value for name, value in self if name != "name" and value != defaults[name].default}
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        for name in self.given():
+            if self.name not in DECODERS_WITH.get(name, (self.name,)):
+                raise ValueError(f"{name} is a setting of {', '.join(DECODERS_WITH[name])}, not of {self.name}")
+        return self
 
 
 class TrainSettings(Settings):
@@ -331,9 +361,9 @@ class TrainSettings(Settings):
     learning_rate: Positive = 3e-3
     """Largest rate of the schedule (AdamW; warm-up, then half a cosine)."""
     weight_decay: NotNegative = 0.05
-    """Of the convolutional path."""
+    """Of all weights but the linear path's."""
     linear_prior: NotNegative = 3.0
-    """Strength of the normal prior on the linear path's weights."""
+    """Strength of the normal prior on the linear path's weights (`compact`)."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the target spread over all classes."""
     time_shift_s: NotNegative = 0.0

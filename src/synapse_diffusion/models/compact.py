@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from synapse_diffusion.models.base import Decoder, Shape
+
 KERNEL_S: Final = 0.12
 POOL_S: Final = 0.064
 LINEAR_RATE_HZ: Final = 32.0
@@ -25,27 +27,17 @@ TEMPORAL_SHRINKAGE: Final = 0.3
 CLIP: Final = 6.0  # standard deviations
 
 
-class CompactDecoder(nn.Module):
-    """`forward(x_BCT, person_B) -> (B, D)`; call `fit_whitening` once before training."""
+class CompactDecoder(Decoder):
+    """`components` spatial and `width` temporal filters beside the linear path; needs `fit_statistics`."""
 
     mean_PCT: Tensor
     whiten_TT: Tensor
     whiten_FF: Tensor
 
-    def __init__(
-        self,
-        n_sensors: int,
-        n_times: int,
-        n_outputs: int,
-        n_people: int,
-        sfreq: float,
-        *,
-        components: int = 16,
-        width: int = 32,
-        dropout: float = 0.7,
-    ) -> None:
+    def __init__(self, shape: Shape, *, components: int = 16, width: int = 32, dropout: float = 0.7) -> None:
         super().__init__()
-        self.n_outputs = n_outputs
+        n_sensors, n_times, n_people, sfreq = shape.n_sensors, shape.n_times, shape.n_people, shape.sfreq
+        self.n_outputs = n_outputs = shape.n_outputs
         self.bin = _bin_width(n_sensors, n_times, sfreq)
         self.pool = min(n_times, max(1, round(POOL_S * sfreq)))
         kernel = 2 * max(1, round(KERNEL_S * sfreq / 2)) + 1
@@ -97,7 +89,7 @@ class CompactDecoder(nn.Module):
         return [self.linear, self.bias]
 
     @torch.no_grad()
-    def fit_whitening(self, x_NCT: Tensor, label_N: Tensor, person_N: Tensor) -> None:
+    def fit_statistics(self, x_NCT: Tensor, label_N: Tensor, person_N: Tensor) -> None:
         """Set means and whitening from scaled training trials (N, C, T) of known class and person."""
         for p in sorted(set(person_N.tolist())):
             self.mean_PCT[p] = x_NCT[person_N == p].mean(0)

@@ -36,6 +36,8 @@ class Epochs:
             raise StoreError(f"{stores[0].folder.parents[2]}: stores of different rates {rates} Hz; convert them again")
         self.stores, self.sfreq = tuple(stores), rates[0]
         self.channels = _common_channels(stores, channels)
+        self.position_C3 = _mean_positions(stores, self.channels)
+        """Positions in m, the mean over recordings, NaN where none knows."""
         self.n_times = max(1, round((stop_s - start_s) * self.sfreq))
         self.times = start_s + np.arange(self.n_times) / self.sfreq
         offset = round(start_s * self.sfreq)
@@ -112,6 +114,13 @@ def _common_channels(stores: Sequence[SignalStore], wanted: Sequence[str]) -> tu
     if not shared:
         raise StoreError(f"{stores[0].folder.parents[2]}: the recordings have no channel in common")
     return tuple(wanted) or tuple(name for name in stores[0].sensors.names if name in shared)
+
+
+def _mean_positions(stores: Sequence[SignalStore], channels: tuple[str, ...]) -> NDArray[np.float64]:
+    every_SC3 = np.stack([store.sensors.position_C3[_indices(store, channels) or slice(None)] for store in stores])
+    known_SC1 = ~np.isnan(every_SC3).any(2, keepdims=True)
+    total_C3 = np.where(known_SC1, every_SC3, 0.0).sum(0)
+    return np.where(known_SC1.any(0), total_C3 / np.maximum(known_SC1.sum(0), 1), np.nan)
 
 
 def _indices(store: SignalStore, channels: tuple[str, ...]) -> list[int] | None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import torch
@@ -14,42 +14,42 @@ from safetensors import safe_open
 
 from synapse_diffusion.config import ModelSettings
 from synapse_diffusion.errors import RunError
+from synapse_diffusion.models.atm import ATM
+from synapse_diffusion.models.base import Decoder, Shape
+from synapse_diffusion.models.brain_module import BrainModule
 from synapse_diffusion.models.compact import CompactDecoder
+from synapse_diffusion.models.eegnet import EEGNet
 from synapse_diffusion.models.linear import LinearDecoder
+from synapse_diffusion.models.tsconv import TSConv
 from synapse_diffusion.runs import load_tensors, save_atomically
+from synapse_diffusion.store.epochs import Epochs
+
+DECODERS: Final[dict[str, Callable[..., Decoder]]] = {
+    "compact": CompactDecoder,
+    "eegnet": EEGNet,
+    "tsconv": TSConv,
+    "atm": ATM,
+    "brain_module": BrainModule,
+}
 
 
-@dataclass(frozen=True)
-class Shape:
-    """What a decoder's weights are shaped by."""
-
-    n_sensors: int
-    n_times: int
-    n_outputs: int
-    n_people: int
-    sfreq: float
+def shape_of(epochs: Epochs, n_outputs: int, n_people: int) -> Shape:
+    """The shape of a decoder for these epochs."""
+    positions = tuple(tuple(None if np.isnan(v) else round(float(v), 6) for v in row) for row in epochs.position_C3)
+    return Shape(len(epochs.channels), epochs.n_times, n_outputs, n_people, epochs.sfreq, positions)
 
 
-def build(shape: Shape, settings: ModelSettings) -> CompactDecoder:
-    """A decoder with fresh weights from torch's current seed."""
-    return CompactDecoder(
-        shape.n_sensors,
-        shape.n_times,
-        shape.n_outputs,
-        shape.n_people,
-        shape.sfreq,
-        components=settings.components,
-        width=settings.width,
-        dropout=settings.dropout,
-    )
+def build(shape: Shape, settings: ModelSettings) -> Decoder:
+    """The decoder that the settings name, with fresh weights from torch's current seed."""
+    return DECODERS[settings.name](shape, **settings.given())
 
 
-def save_network(model: CompactDecoder, path: Path) -> None:
-    """Weights and whitening as safetensors."""
+def save_network(model: Decoder, path: Path) -> None:
+    """Weights and fitted statistics as safetensors."""
     save_atomically(model.state_dict(), path)
 
 
-def load_network(path: Path, shape: Shape, settings: ModelSettings, device: torch.device) -> CompactDecoder:
+def load_network(path: Path, shape: Shape, settings: ModelSettings, device: torch.device) -> Decoder:
     """A trained decoder in evaluation mode. Raises `RunError` where the file is missing or does not fit."""
     model = build(shape, settings)
     try:
@@ -75,7 +75,7 @@ def load_linear(path: Path) -> LinearDecoder:
 
 @torch.no_grad()
 def network_log_probability(
-    members: Sequence[CompactDecoder], x_NCT: torch.Tensor, person_N: NDArray[np.int64]
+    members: Sequence[Decoder], x_NCT: torch.Tensor, person_N: NDArray[np.int64]
 ) -> NDArray[np.float64]:
     """Log class probabilities (N, K): the members' mean, normalised."""
     person = torch.from_numpy(person_N).to(x_NCT.device)

@@ -17,11 +17,11 @@ from safetensors import safe_open
 from synapse_diffusion.config import TrainSettings
 from synapse_diffusion.errors import RunError
 from synapse_diffusion.losses import balanced_cross_entropy, calibrated_loss, class_weights
-from synapse_diffusion.models.compact import CompactDecoder
+from synapse_diffusion.models.base import Decoder
 from synapse_diffusion.runs import load_tensors, save_atomically
 from synapse_diffusion.training.data import ScaledEpochs
 
-WHITENING_TRIALS = 6000  # from which the decoder's whitening is fitted
+STATISTICS_TRIALS = 6000  # from which what a decoder estimates is fitted
 WARM_UP = 0.05  # of all steps
 
 
@@ -43,7 +43,7 @@ class _State:
 
 
 def fit(
-    model: CompactDecoder,
+    model: Decoder,
     data: ScaledEpochs,
     train: Labelled,
     validation: Labelled | None,
@@ -78,9 +78,9 @@ def fit(
         state = _restore(checkpoint, model, optimizer, ema, best)
         best = {name: value.clone() for name, value in best.items()}
     else:
-        some = np.sort(np.random.default_rng(key).permutation(n_train)[:WHITENING_TRIALS])
+        some = np.sort(np.random.default_rng(key).permutation(n_train)[:STATISTICS_TRIALS])
         x_NCT = data.read_all(train.rows[some])
-        model.fit_whitening(x_NCT, *(torch.from_numpy(v[some]).to(device) for v in (train.label_N, train.person_N)))
+        model.fit_statistics(x_NCT, *(torch.from_numpy(v[some]).to(device) for v in (train.label_N, train.person_N)))
     order = _Order(n_train, batch, key)
     last = n_steps or settings.steps
     while state.step < last and state.since_best < settings.patience:
@@ -134,7 +134,7 @@ def fit(
     return state.curve
 
 
-def _optimizer(model: CompactDecoder, settings: TrainSettings) -> torch.optim.AdamW:
+def _optimizer(model: Decoder, settings: TrainSettings) -> torch.optim.AdamW:
     linear = {id(p) for p in model.linear_parameters()}
     others = [p for p in model.parameters() if id(p) not in linear]
     return torch.optim.AdamW(
@@ -147,7 +147,7 @@ def _optimizer(model: CompactDecoder, settings: TrainSettings) -> torch.optim.Ad
 
 
 def _step(
-    model: CompactDecoder,
+    model: Decoder,
     data: ScaledEpochs,
     train: Labelled,
     at: NDArray[np.int64],
@@ -174,7 +174,7 @@ def _step(
 
 @torch.no_grad()
 def _validate(
-    model: CompactDecoder,
+    model: Decoder,
     parameters: dict[str, torch.nn.Parameter],
     ema: dict[str, torch.Tensor],
     data: ScaledEpochs,
@@ -198,7 +198,7 @@ def _validate(
 
 
 @torch.no_grad()
-def logits(model: CompactDecoder, data: ScaledEpochs, trials: Labelled, chunk: int = 512) -> torch.Tensor:
+def logits(model: Decoder, data: ScaledEpochs, trials: Labelled, chunk: int = 512) -> torch.Tensor:
     """Outputs (N, D) of a model in evaluation mode."""
     out = []
     for k in range(0, len(trials.rows), chunk):
@@ -235,7 +235,7 @@ def _seed(*parts: int) -> int:
 
 def _save(
     path: Path,
-    model: CompactDecoder,
+    model: Decoder,
     optimizer: torch.optim.AdamW,
     ema: dict[str, torch.Tensor],
     best: dict[str, torch.Tensor],
@@ -251,7 +251,7 @@ def _save(
 
 def _restore(
     path: Path,
-    model: CompactDecoder,
+    model: Decoder,
     optimizer: torch.optim.AdamW,
     ema: dict[str, torch.Tensor],
     best: dict[str, torch.Tensor],

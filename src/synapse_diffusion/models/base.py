@@ -1,0 +1,110 @@
+"""What every decoder is, and the parts that several of them share.
+
+None normalises over the batch: what a trial decodes to must not depend on its batch mates, nor on the number of
+processes. Where a paper has batch normalisation there is group normalisation with one group (Wu & He 2018): mean and
+variance of the trial's own features, one gain and one bias a feature, as many parameters as the paper's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a decoder's weights are shaped by."""
+
+    n_sensors: int
+    n_times: int
+    n_outputs: int
+    n_people: int
+    sfreq: float
+    positions: tuple[tuple[float | None, ...], ...] = ()
+    """(C, 3) in m, head coordinates; None where unknown; empty: all unknown."""
+
+    def position_tensor(self) -> Tensor:
+        """The positions (C, 3) as numbers, NaN where unknown."""
+        if not self.positions:
+            return torch.full((self.n_sensors, 3), torch.nan)
+        return torch.tensor([[torch.nan if v is None else v for v in row] for row in self.positions])
+
+
+class Decoder(nn.Module):
+    """`forward(x_BCT, person_B) -> (B, D)`, and what the training loop asks beside that.
+
+    `x_BCT` are scaled signals, `person_B` indices of the people whose weights apply.
+    """
+
+    def forward(self, x_BCT: Tensor, person_B: Tensor) -> Tensor:
+        """Outputs (B, D)."""
+        raise NotImplementedError
+
+    def fit_statistics(self, x_NCT: Tensor, label_N: Tensor, person_N: Tensor) -> None:
+        """Set what is estimated rather than learned from scaled training trials, once, before training; most: nothing.
+
+        `label_N` is a class, or anything else within which the signals' means are equal, such as the concept.
+        """
+
+    def linear_penalty(self) -> Tensor:
+        """Minus the log prior of weights that have one; the loop scales it by one over the training trials."""
+        return torch.zeros(())
+
+    def linear_parameters(self) -> list[nn.Parameter]:
+        """Those that `linear_penalty` holds, which need no weight decay beside it."""
+        return []
+
+
+class PersonLayer(nn.Module):
+    """`x + M[person] x` over channels; M begins at zero, and weight decay holds it there where data are few.
+
+    The subject layer of Defossez et al. 2023, as a departure from what all people share.
+    """
+
+    def __init__(self, n_people: int, n_channels: int) -> None:
+        super().__init__()
+        self.own_PCC = nn.Parameter(torch.zeros(n_people, n_channels, n_channels)) if n_people > 1 else None
+
+    def forward(self, x_BCT: Tensor, person_B: Tensor) -> Tensor:
+        """Signals (B, C, T) as the shared part is to see them."""
+        return x_BCT if self.own_PCC is None else x_BCT + torch.bmm(self.own_PCC[person_B], x_BCT)
+
+
+class TrialNorm(nn.Module):
+    """Group normalisation with one group, features in the last place: (B, ..., F), mean and variance of the trial."""
+
+    def __init__(self, n_features: int) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(n_features))
+        self.bias = nn.Parameter(torch.zeros(n_features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Same shape."""
+        shape = x.shape[1:]
+        return functional.layer_norm(x, shape, self.gain.expand(shape), self.bias.expand(shape))
+
+
+class ResidualProjector(nn.Module):
+    """Linear, a residual GELU layer, LayerNorm: how NICE and ATM go from features to an image embedding."""
+
+    def __init__(self, n_features: int, n_outputs: int, dropout: float) -> None:
+        super().__init__()
+        self.enter = nn.Linear(n_features, n_outputs)
+        self.residual = nn.Sequential(nn.GELU(), nn.Linear(n_outputs, n_outputs), nn.Dropout(dropout))
+        self.norm = nn.LayerNorm(n_outputs)
+
+    def forward(self, feature_BF: Tensor) -> Tensor:
+        """Outputs (B, D)."""
+        hidden = self.enter(feature_BF)
+        result: Tensor = self.norm(hidden + self.residual(hidden))
+        return result
+
+
+def make_head(projector: str, n_features: int, n_outputs: int, dropout: float) -> nn.Module:
+    """From features (B, F) to outputs (B, D): `linear` (classes), or `residual` (embeddings)."""
+    if projector == "residual":
+        return ResidualProjector(n_features, n_outputs, dropout)
+    return nn.Linear(n_features, n_outputs)

@@ -1,0 +1,101 @@
+"""Ridge regression from time-binned signals to vectors, e.g. image embeddings: the linear baseline for those.
+
+In closed form from one eigendecomposition for all penalties (Hoerl & Kennard 1970); the penalty is the one with the
+smallest leave-one-out error, which needs no second fit (Allen's PRESS, in Golub, Heath & Wahba 1979).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synapse_diffusion.models.linear import binned
+
+PENALTIES: Final = tuple(10.0 ** (k / 2) for k in range(-6, 7))
+
+
+@dataclass(frozen=True)
+class RidgeDecoder:
+    """Weights on time-binned sensors, one set a person or one for all."""
+
+    width: int
+    """Samples a time bin."""
+    weight_PFD: NDArray[np.float32]
+    bias_PD: NDArray[np.float32]
+    penalty_P: NDArray[np.float64]
+    """Chosen, in units of a feature's mean sum of squares."""
+    pooled: bool
+
+    def predict(self, x_NCT: NDArray[np.float32], person_N: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Vectors (N, D) for scaled epochs (N, C, T)."""
+        features_NF = binned(x_NCT, self.width)
+        who = np.zeros_like(person_N) if self.pooled else person_N
+        out_ND = np.empty((len(features_NF), self.bias_PD.shape[1]), np.float32)
+        for p in np.unique(who):
+            out_ND[who == p] = features_NF[who == p] @ self.weight_PFD[p] + self.bias_PD[p]
+        return out_ND
+
+
+def fit_ridge(
+    x_NCT: NDArray[np.float32],
+    y_ND: NDArray[np.float32],
+    person_N: NDArray[np.int64],
+    n_people: int,
+    width: int,
+    *,
+    pooled: bool,
+    penalties: Sequence[float] = PENALTIES,
+) -> RidgeDecoder:
+    """Ridge on binned scaled epochs, the intercept free; one penalty alone is taken as given.
+
+    Trials that share signal (overlapping windows) make leave-one-out choose too small a penalty: there, fit one penalty
+    after the other and choose on validation. Raises `ValueError` for a person of fewer than two trials.
+    """
+    features_NF = binned(x_NCT, width).astype(np.float64)
+    who = np.zeros_like(person_N) if pooled else person_N
+    fits = []
+    for p in range(1 if pooled else n_people):
+        mine = who == p
+        if mine.sum() < 2:
+            raise ValueError(f"person {p} has {int(mine.sum())} trials; ridge needs two or more")
+        fits.append(_solve(features_NF[mine], y_ND[mine].astype(np.float64), penalties))
+    weights, biases, chosen = zip(*fits, strict=True)
+    weight_PFD, bias_PD = np.stack(weights).astype(np.float32), np.stack(biases).astype(np.float32)
+    return RidgeDecoder(width, weight_PFD, bias_PD, np.array(chosen), pooled)
+
+
+def _solve(
+    x_NF: NDArray[np.float64], y_ND: NDArray[np.float64], penalties: Sequence[float]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
+    """Weights (F, D), intercept (D,) and penalty with the smallest leave-one-out error."""
+    mean_F, mean_D = x_NF.mean(0), y_ND.mean(0)
+    x_NF, y_ND = x_NF - mean_F, y_ND - mean_D
+    unit = max(float(np.square(x_NF).sum()) / x_NF.shape[1], np.finfo(float).tiny)
+    # x = u diag(sqrt(squared)) v': by way of the smaller of the two covariances
+    wide = x_NF.shape[1] > len(x_NF)
+    squared_R, vectors = np.linalg.eigh(x_NF @ x_NF.T if wide else x_NF.T @ x_NF)
+    kept = squared_R > squared_R[-1] * 1e-12
+    squared_R, vectors = squared_R[kept], vectors[:, kept]
+    u_NR = vectors if wide else x_NF @ vectors / np.sqrt(squared_R)
+    v_FR = x_NF.T @ vectors / np.sqrt(squared_R) if wide else vectors
+    target_RD = u_NR.T @ y_ND
+    square_NR = np.square(u_NR)
+    u32_NR, target32_RD, y32_ND = (
+        values.astype(np.float32) for values in (u_NR, target_RD, y_ND)
+    )  # enough to choose by
+
+    def left_out(penalty: float) -> float:
+        """Mean squared error of each trial under the fit to all others."""
+        share_R = squared_R / (squared_R + penalty * unit)
+        leverage_N = square_NR @ share_R + 1 / len(x_NF)  # and of the intercept
+        residual_ND = y32_ND - u32_NR @ (share_R.astype(np.float32)[:, None] * target32_RD)
+        error_N = np.square(residual_ND).mean(1, dtype=np.float64)
+        return float(np.mean(error_N / np.maximum(1 - leverage_N, 1e-9) ** 2))
+
+    best = min(penalties, key=left_out) if len(penalties) > 1 else penalties[0]
+    weight_FD = v_FR @ ((np.sqrt(squared_R) / (squared_R + best * unit))[:, None] * target_RD)
+    return weight_FD, mean_D - mean_F @ weight_FD, float(best)
