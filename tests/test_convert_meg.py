@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import mne
@@ -157,6 +158,55 @@ def test_epochs_that_others_cut(meg_study: Path, tmp_path: Path, metadata: bool)
     assert convert(recipe, quiet, quiet)[0].skipped
     with pytest.raises(DataError, match=r"epochs at 20 Hz are stored as they are; set convert\.sfreq = 20"):
         convert(small_meg(tmp_path, *where, f"paths.stores={tmp_path / 'y'}"), quiet, quiet)
+
+
+def test_epochs_say_what_is_test_and_catch(meg_study: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "bids/derivatives/preprocessed"
+    path, _ = write_epochs(folder, 3, metadata=False, codes=[1, 2, 3])
+    epochs = mne.read_epochs(path)
+    epochs.metadata = pd.DataFrame({"things_image_nr": [1, 2, 3], "trial_type": ["exp", "test", "catch"]})
+    epochs.save(path, overwrite=True)
+    things = f"paths.things={meg_study / 'bids-meg'}"
+    where = (f"paths.bids={tmp_path / 'bids'}", things, "data.folder=derivatives/preprocessed")
+    recipe = small_meg(tmp_path, *where, "convert.sfreq=20", "convert.lowpass_hz=0")
+    trials = open_store(convert(recipe, quiet, quiet)[0].folder).trials
+    assert list(trials["is_test"]) == [0, 1]  # shown once, and still a test image
+    epochs.metadata = None
+    epochs.event_id = {"face": 1, "2": 2, "3": 3}
+    epochs.save(path, overwrite=True)
+    with pytest.raises(DataError, match="epoch 1: image number face is none of"):
+        convert(recipe, quiet, quiet)
+    epochs.event_id = {"1": 1, "2": 2, "3": 3}
+    epochs.save(path, overwrite=True)
+    whole = path.read_bytes()
+    for cut in (whole[: len(whole) // 2], whole[: len(whole) // 3], b""):
+        path.write_bytes(cut)
+        with pytest.raises(DataError, match=r"preprocessed_P2-epo\.fif: .*download them again"):
+            convert(recipe, quiet, quiet)
+
+
+def test_a_bad_sensor_is_interpolated(meg_study: Path, tmp_path: Path) -> None:
+    """Without a digitised head, as CTF recordings come."""
+    shutil.copytree(meg_study / "bids-meg", tmp_path / "bids-meg")
+    path = tmp_path / "bids-meg/sub-M01/ses-01/meg" / f"{STEM.format('01', '01')}_channels.tsv"
+    table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+    name = table["name"][12]
+    table.loc[12, "status"] = "bad"
+    table.to_csv(path, sep="\t", index=False)
+    where = ("data.sessions=01", "data.runs=01", "convert.drop_channels=MRO99")
+    said: list[str] = []
+    (result,) = convert(small_meg(tmp_path, *where), said.append, quiet)
+    mended = open_store(result.folder)
+    before = open_store(meg_study / "stores/small-meg/sub-M01/ses-01/run-main-01")
+    at = before.sensors.names.index(name)
+    assert mended.sensors.status[at] == "bad"
+    assert np.corrcoef(mended.signal_TC[:, at], before.signal_TC[:, at])[0, 1] > 0.8
+    assert not np.array_equal(mended.signal_TC[:, at], before.signal_TC[:, at])
+    others = np.arange(40) != at
+    assert np.array_equal(mended.signal_TC[:, others], before.signal_TC[:, others])
+    assert any("convert.drop_channels: it has no MRO99" in line for line in said)
+    with pytest.raises(DataError, match='"iclabel" knows EEG only; take "eog_ecg" for MEG'):
+        convert(small_meg(tmp_path, *where, "convert.ica=iclabel", "data.name=x"), quiet, quiet)
 
 
 def test_an_unknown_image_in_epochs_is_refused(meg_study: Path, tmp_path: Path) -> None:

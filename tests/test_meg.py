@@ -222,6 +222,9 @@ def test_broken_recordings_are_one_sentence(real: Path, tmp_path: Path) -> None:
         meg4.write_bytes(damaged)
         with pytest.raises(DataError, match=r"\.meg4: holds \d+ bytes of samples, but .* cut short, or of another"):
             convert(recipe, quiet, quiet)
+    meg4.write_bytes(b"x" + whole[1:])
+    with pytest.raises(DataError, match=r"\.meg4: does not begin as CTF's data files do"):
+        convert(recipe, quiet, quiet)
     meg4.unlink()
     with pytest.raises(DataError, match=r"_meg\.meg4: not there; .* is not a whole CTF recording"):
         convert(recipe, quiet, quiet)
@@ -231,6 +234,10 @@ def test_broken_recordings_are_one_sentence(real: Path, tmp_path: Path) -> None:
         convert(recipe, quiet, quiet)
     res4.write_bytes(header[:900])
     with pytest.raises(DataError, match=r"res4: not a CTF header, or cut short"):
+        convert(recipe, quiet, quiet)
+    res4.unlink()
+    res4.symlink_to(tmp_path / "annex")
+    with pytest.raises(DataError, match=r"\.res4: not there but a link to a file that was not fetched"):
         convert(recipe, quiet, quiet)
     res4.unlink()
     with pytest.raises(DataError, match=r"\.res4: not there"):
@@ -266,6 +273,8 @@ def test_what_is_no_recording_is_passed_over(real: Path, tmp_path: Path) -> None
     (ds.parent / "sub-1_task-main_channels.tsv").write_text(
         "name\ttype\tstatus\nMLC12-4304\tOTHER\tbad\nMLC13-4304\tOTHER\tgood\n"
     )
+    for path in [path for path in ds.iterdir() if path.is_file() and path.name.startswith("sub-1")]:
+        path.rename(path.with_name(path.name.replace("sub-1", "before")))  # named as it was recorded
     (recording,) = find_recordings(tmp_path, recipe_for(real, tmp_path).data, quiet)
     opened = open_recording(recording, drop_channels=("MRO11-1609",))
     status = dict(zip(opened.sensors.names, opened.sensors.status, strict=True))

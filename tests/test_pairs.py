@@ -97,6 +97,19 @@ def test_sets_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "things").exists()
 
 
+def test_an_index_replaces_nothing_but_an_index(tmp_path: Path) -> None:
+    write_store(tmp_path, "ds003825", "eeg", "01", table("01", ["a"], ["A"]))
+    write_store(tmp_path, "ds004212", "meg", "M1", table("M1", ["a"], ["A"]))
+    write_store(tmp_path, "precious", "eeg", "01", table("01", ["a"], ["A"]))
+    kept = sorted(tmp_path.rglob("*"))
+    with pytest.raises(StoreError, match=r"precious: holds something else than a pairs index; choose another"):
+        convert_pairs(recipe_for(tmp_path, "data.name=precious"), quiet)
+    for name in ("..", ".", "a/b", ""):
+        with pytest.raises(SettingsError, match="String should match pattern"):
+            recipe_for(tmp_path, f"data.name='{name}'")
+    assert sorted(tmp_path.rglob("*")) == kept
+
+
 def test_real_tables_pair_image_by_image(real: Path, tmp_path: Path) -> None:
     images = read_images(real / "things")
     eeg = load_recipe("eeg_fruit_furniture").data.events

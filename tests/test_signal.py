@@ -91,6 +91,16 @@ def test_the_rejection_limit_is_autorejects() -> None:
     assert 45 <= (peak_to_peak(x_NCT) <= limit).sum() <= 48
 
 
+def test_a_lost_signal_with_jitter_is_a_dropout() -> None:
+    rng = np.random.default_rng(0)
+    x_TC = 120 * rng.standard_normal((60_000, 40)).astype(np.float32)
+    for start, jitter in ((10_000, 5.0), (20_000, 1.0), (30_000, 0.0)):
+        x_TC[start : start + 600] = 1e4 + jitter * rng.standard_normal((600, 40))
+    found = scan(lambda a, b: x_TC[a:b], len(x_TC), 60)
+    assert [(round(a, -1), round(b, -1)) for a, b in found.dropouts] == [(k, k + 600) for k in (10_000, 20_000, 30_000)]
+    assert scan(lambda a, b: x_TC[a:b], 9_000, 60).dropouts == ()
+
+
 def test_onset_distances_and_other_paces_are_said() -> None:
     onset = np.concatenate([k * 5000 + 100 * np.arange(20) for k in range(10)])
     sequence = np.repeat(np.arange(10), 20)

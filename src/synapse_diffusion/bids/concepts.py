@@ -50,7 +50,7 @@ def read_images(folder: Path) -> ImageTable:
     concepts. Raises `DataError` where the file is missing or its numbers are not 1, 2, 3...
     """
     path = folder / IMAGES_FILE
-    if not path.exists():
+    if not path.is_file():
         raise DataError(
             f"{path}: not there; set paths.things to the folder with THINGS' image list ({IMAGES_FILE}: image_nr, "
             "file_name, uniqueID, concept_nr)"
@@ -63,6 +63,8 @@ def read_images(folder: Path) -> ImageTable:
         concepts = tuple(table["uniqueID"])
     except (ValueError, KeyError) as error:
         raise DataError(f"{path}: cannot be read as an image list: {str(error).splitlines()[0]}") from None
+    if table[["file_name", "uniqueID"]].isna().to_numpy().any():
+        raise DataError(f"{path}: a row without file_name or uniqueID; fetch the list again")
     if not np.array_equal(number, np.arange(1, len(table) + 1)):
         row = int(np.flatnonzero(number != np.arange(1, len(table) + 1))[0])
         raise DataError(f"{path}: row {row + 1}: image_nr is {number[row]} where {row + 1} comes next")

@@ -36,6 +36,9 @@ def check_ctf(folder: Path) -> CtfHeader:
     """The header of a `.ds` folder whose data are as long as it says. Raises `DataError`."""
     res4 = _inside(folder, ".res4")
     first = _inside(folder, ".meg4")
+    with first.open("rb") as file:
+        if not file.read(4).startswith(b"MEG4"):
+            raise DataError(f"{first}: does not begin as CTF's data files do; download it again")
     with res4.open("rb") as file:
         head = file.read(COUNTS_AT + struct.calcsize(COUNTS_FORMAT))
     if not head.startswith(b"MEG4") or len(head) < COUNTS_AT + struct.calcsize(COUNTS_FORMAT):
@@ -58,9 +61,11 @@ def check_ctf(folder: Path) -> CtfHeader:
 def _inside(folder: Path, suffix: str) -> Path:
     """The one file of that suffix: `<name of the folder><suffix>`, or whatever the folder was called before."""
     named = folder / f"{folder.stem}{suffix}"
-    found = [named] if named.exists() else sorted(p for p in folder.glob(f"*{suffix}") if not p.name.startswith("._"))
+    others = (path for path in folder.glob(f"*{suffix}") if path.is_file() and not path.name.startswith("._"))
+    found = [named] if named.is_file() else sorted(others)
     if not found:
-        raise DataError(f"{named}: not there; {folder.name} is not a whole CTF recording: download it again")
+        link = " but a link to a file that was not fetched" if named.is_symlink() else ""
+        raise DataError(f"{named}: not there{link}; {folder.name} is not a whole CTF recording: download it again")
     return found[0]
 
 
@@ -70,16 +75,23 @@ def _part_number(path: Path) -> int:
 
 def bad_channels(folder: Path) -> list[str]:
     """Names listed in the folder's `BadChannels` (in BIDS `<name>_BadChannels`), without their system's number."""
-    listed = [path.read_text("utf-8", "replace").split() for path in sorted(folder.glob("*BadChannels"))]
+    lists = [path for path in sorted(folder.glob("*BadChannels")) if path.is_file() and not path.name.startswith("._")]
+    listed = [path.read_text("utf-8", "replace").split() for path in lists]
     return [clean_name(name) for names in listed for name in names]
 
 
-def without_bad_channels(folder: Path) -> Path:
-    """A temporary folder of links to all but `BadChannels`: MNE stumbles over a blank line or a full name in it."""
+def links_for_mne(folder: Path) -> Path | None:
+    """A temporary folder of links in which MNE can read this recording; None where it can do so as it is.
+
+    MNE wants the files to be named as the folder, and stumbles over a blank line or a full name in `BadChannels`.
+    """
+    stem = _inside(folder, ".res4").stem
+    if stem == folder.stem and not (folder / "BadChannels").exists():
+        return None
     view = Path(tempfile.mkdtemp(suffix=".ds"))
     for path in folder.iterdir():
-        if path.name != "BadChannels":
-            (view / path.name.replace(folder.stem, view.stem, 1)).symlink_to(path.resolve())
+        if path.name != "BadChannels" and not path.name.startswith("._"):
+            (view / path.name.replace(stem, view.stem, 1)).symlink_to(path.resolve())
     return view
 
 

@@ -124,7 +124,7 @@ def _read_table(path: Path) -> pd.DataFrame:
         table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except FileNotFoundError:
         raise DataError(f"{path}: no event table beside the recording") from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, OSError) as error:
         raise DataError(f"{path}: not a tab-separated table: {str(error).splitlines()[0]}") from None
     if table.empty:
         raise DataError(f"{path}: the event table has no rows")
@@ -215,7 +215,7 @@ def _trials(
     if columns.concept:
         concept = table[columns.concept]
     optional = [_column(getattr(columns, key)) for key in (*FLAGS, "sequence") if getattr(columns, key)]
-    if missing := [name for name in optional if name not in table]:
+    if missing := [name for name in dict.fromkeys(optional) if name not in table]:
         say(f"{path.name}: no column {', '.join(missing)}; taken as 0 in every row")
     stem = f"sub-{recording.person}_ses-{recording.session}_run-{recording.run}"
     return pd.DataFrame(

@@ -103,9 +103,7 @@ def standard_positions() -> dict[str, NDArray[np.float64]]:
 
 
 def _read_raw(path: Path) -> Any:
-    links = None
-    if path.suffix == ".ds" and (path / "BadChannels").exists():
-        links = ctf.without_bad_channels(path)
+    links = ctf.links_for_mne(path) if path.suffix == ".ds" else None
     options = {"clean_names": True} if path.suffix == ".ds" else {}
     try:
         with warnings.catch_warnings():
@@ -114,7 +112,8 @@ def _read_raw(path: Path) -> Any:
     except Exception as error:  # readers raise anything from KeyError to struct.error on damaged files
         if links:
             shutil.rmtree(links)
-        raise DataError(f"{path}: cannot be read: {' '.join(str(error).split()) or type(error).__name__}") from None
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{path}: cannot be read ({reason}): damaged or cut short; download it again") from None
     if links:
         weakref.finalize(raw, shutil.rmtree, links, ignore_errors=True)
     return raw

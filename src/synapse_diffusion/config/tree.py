@@ -23,6 +23,8 @@ def _one_or_many(value: object) -> object:
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_one_or_many)]
 """Several names; `--set data.people=01,03` is read like `["01", "03"]`, and 49 like `["49"]`."""
+FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
+"""One plain folder name: nothing outside `paths.stores` can be meant by it."""
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 NoneOrFraction = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -37,6 +39,9 @@ DECODERS_WITH: Final = {
     "projector": ("tsconv", "atm", "brain_module"),
 }
 """Settings of the branch `model` that not every decoder has."""
+
+
+LOWEST_HIGHPASS_HZ: Final = 0.01
 
 
 class Settings(BaseModel):
@@ -102,7 +107,7 @@ class DataSettings(Settings):
     modality: Literal["eeg", "meg", "comb"] = "eeg"
     """What is recorded, and what `simulate` writes; `comb`: an index over an EEG and a MEG data set that are
     converted already (`pairs`)."""
-    name: str = "study"
+    name: FolderName = "study"
     """Name of the data set: a folder under `paths.stores`."""
     folder: str = ""
     """Folder under `paths.bids` with the recordings, e.g. `derivatives/eeglab`; empty: the raw data."""
@@ -224,6 +229,11 @@ class ConvertSettings(Settings):
 
     @model_validator(mode="after")
     def _bands(self) -> Self:
+        if 0 < self.highpass_hz < LOWEST_HIGHPASS_HZ:
+            raise ValueError(
+                f"highpass_hz = {self.highpass_hz} needs a filter of {3.3 / self.highpass_hz:.0f} s; take 0 (none) or "
+                f"{LOWEST_HIGHPASS_HZ} and more"
+            )
         if self.lowpass_hz and self.lowpass_hz <= self.highpass_hz:
             raise ValueError(f"lowpass_hz = {self.lowpass_hz} must be above highpass_hz = {self.highpass_hz}")
         if self.lowpass_hz > self.sfreq / 2:

@@ -18,6 +18,8 @@ from synapse_diffusion.signal.faults import NAN_CHANNEL, ChannelStatistics, Scan
 from synapse_diffusion.types import SensorArray
 
 MATRIX_BLOCK: Final = 65536  # samples a block when multiplying in place
+MOST_LISTED: Final = 12
+HEAD_CENTRE: Final = (0.0, 0.0, 0.04)  # m, head coordinates: MNE's own choice where a head was not digitised
 MIN_GOOD: Final = 0.2  # share of good channels below which a recording is refused
 
 
@@ -44,8 +46,11 @@ def judge(
 
 
 def listed(why: Mapping[str, str]) -> str:
-    """`Fz (noisy), Cz (flat)`."""
-    return ", ".join(f"{name} ({reason})" for name, reason in why.items())
+    """`Fz (noisy), Cz (flat)`, the first few of many."""
+    pairs = [f"{name} ({reason})" for name, reason in why.items()]
+    return ", ".join(pairs[:MOST_LISTED]) + (
+        f" and {len(pairs) - MOST_LISTED} more" if len(pairs) > MOST_LISTED else ""
+    )
 
 
 def with_status(sensors: SensorArray, bad: Mapping[str, str]) -> SensorArray:
@@ -102,10 +107,19 @@ def _interpolation(
         warnings.simplefilter("ignore")
         unit = mne.io.RawArray(np.eye(n)[known], sensor_info(raw, sensors, names), verbose="error")
         unit.info["bads"] = [name for name, is_bad in zip(sensors.names, bad, strict=True) if is_bad]
-        unit.interpolate_bads(reset_bads=False, origin="auto", verbose="error")
+        unit.interpolate_bads(reset_bads=False, origin=_head_centre(unit.info), verbose="error")
     matrix = np.eye(n)
     matrix[known] = unit.get_data()
     return matrix
+
+
+def _head_centre(info: Any) -> str | tuple[float, float, float]:
+    """`auto` (fitted to the digitised head) where enough points were digitised; CTF's fiducials alone are too few."""
+    try:
+        mne.bem.fit_sphere_to_headshape(info, units="m", verbose="error")
+    except (RuntimeError, ValueError):
+        return HEAD_CENTRE
+    return "auto"
 
 
 def sensor_info(raw: Any, sensors: SensorArray, names: list[str]) -> Any:

@@ -31,7 +31,8 @@ def convert_epochs(recording: Recording, recipe: Recipe, target: Path) -> Conver
     """Store the epochs of a FIF file (and of its split parts) as they are, a few at a time.
 
     Image numbers come from the file's metadata (`things_image_nr`) or its event ids; sessions and runs from the
-    metadata, where it has them; a test image is one that is shown more than once. Raises `DataError`.
+    metadata, where it has them; test and catch trials too (`trial_type`), else a test image is one that is shown more
+    than once and a catch trial has the image number 999999. Raises `DataError`.
     """
     epochs = _open(recording.path)
     try:
@@ -92,7 +93,13 @@ def _open(path: Path) -> Any:
             warnings.simplefilter("ignore")
             return mne.read_epochs(path, proj=False, preload=False, verbose="error")
     except Exception as error:  # readers raise anything on damaged files
-        raise DataError(f"{path}: cannot be read as epochs: {' '.join(str(error).split())}") from None
+        raise DataError(
+            f"{path}: it or one of its parts cannot be read as epochs ({_one_line(error)}); download them again"
+        ) from None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _blocks(
@@ -101,7 +108,13 @@ def _blocks(
     """(first, epochs (N, T, C)) a few at a time."""
     for k in range(0, keep.size, CHUNK):
         chosen = epochs[keep[k : k + CHUNK]]
-        x_NCT = chosen.get_data(picks=picks, verbose="error")
+        try:
+            x_NCT = chosen.get_data(picks=picks, verbose="error")
+        except (ValueError, OSError, TypeError) as error:
+            raise DataError(
+                f"{epochs.filename}: epochs {k + 1} to {k + CHUNK} cannot be read ({_one_line(error)}): it or one of "
+                "its parts is cut short; download them again"
+            ) from None
         yield k, np.ascontiguousarray(x_NCT.transpose(0, 2, 1), dtype=np.float32)
 
 
@@ -132,7 +145,10 @@ def _trials(epochs: Any, recording: Recording, images: ImageTable) -> pd.DataFra
         of_code = {code: name for name, code in epochs.event_id.items()}
         number = pd.Series([of_code.get(code, code) for code in epochs.events[:, 2]])
     value = pd.to_numeric(number, errors="coerce").to_numpy(dtype=float)
-    is_catch = ~np.isfinite(value) | (value == CATCH)
+    kind = _column(metadata, ("trial_type",))
+    is_catch = (value == CATCH) | (number.astype(str) == "catch").to_numpy()
+    if kind is not None:
+        is_catch |= (kind == "catch").to_numpy()
     wrong = np.flatnonzero(~is_catch & ~((value >= 1) & (value <= len(images.images)) & (value == np.rint(value))))
     if wrong.size:
         k = int(wrong[0])
@@ -144,6 +160,7 @@ def _trials(epochs: Any, recording: Recording, images: ImageTable) -> pd.DataFra
     image = np.where(is_catch, NOT_AVAILABLE, np.asarray(images.images)[at])
     concept = np.where(is_catch, NOT_AVAILABLE, np.asarray(images.concepts)[at])
     shown = pd.Series(image).map(pd.Series(image).value_counts()).to_numpy()
+    is_test = (shown > 1) & ~is_catch if kind is None else (kind == "test").to_numpy()
     session, run = _column(metadata, SESSIONS), _column(metadata, RUNS)
     table = pd.DataFrame(
         {
@@ -159,7 +176,7 @@ def _trials(epochs: Any, recording: Recording, images: ImageTable) -> pd.DataFra
             "repeat": 0,
             "onset_sample": 0,
             "duration_s": 0.5,
-            "is_test": ((shown > 1) & ~is_catch).astype(int),
+            "is_test": is_test.astype(int),
             "is_target": 0,
             "is_catch": is_catch.astype(int),
             "label": NOT_AVAILABLE,

@@ -40,6 +40,8 @@ def ica_matrix(
     `signal_TC` in V or T and `auxiliary_TA` (EOG, ECG) are the filtered signals at `settings.sfreq`.
     Raises `DataError` where there are fewer good sensors than components, `MissingError` without mne-icalabel.
     """
+    if settings.ica == "iclabel" and "eeg" not in sensors.kinds:
+        raise DataError(f'{path}: convert.ica = "iclabel" knows EEG only; take "eog_ecg" for MEG')
     good = [k for k, status in enumerate(sensors.status) if status == "good"]
     names = [sensors.names[k] for k in good]
     if settings.ica_components >= len(good):

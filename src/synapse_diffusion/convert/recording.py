@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from synapse_diffusion.bids import OpenRecording, Recording, open_recording, read_images, read_trials
+from synapse_diffusion.bids.recordings import read_json
 from synapse_diffusion.config import ConvertSettings, Recipe
 from synapse_diffusion.config.tree import conversion_settings, digest_of
 from synapse_diffusion.convert.channels import apply_matrix, judge, listed, repair_matrix, with_status
@@ -51,6 +52,7 @@ def convert_recording(recording: Recording, recipe: Recipe, target: Path) -> Con
         compensation=settings.compensation,
         with_auxiliary=settings.ica != "none",
     )
+    notes += _settings_notes(opened, settings.drop_channels, recording)
     columns = recipe.data.events
     images = read_images(things_folder(recipe)) if columns.image_number else None
     table = read_trials(recording, columns, opened.n_samples, opened.sfreq, notes.append, images)
@@ -130,10 +132,28 @@ def things_folder(recipe: Recipe) -> Path:
     return Path(recipe.paths.things or recipe.paths.bids)
 
 
+def _settings_notes(opened: OpenRecording, drop_channels: Sequence[str], recording: Recording) -> list[str]:
+    """What is accepted, but hardly meant."""
+    notes = []
+    there = {name.split("-")[0] for name in opened.raw.ch_names}
+    if missing := [name for name in drop_channels if name.split("-")[0] not in there]:
+        notes.append(f"convert.drop_channels: it has no {', '.join(missing)}")
+    rate = read_json(recording.sidecar(f"{recording.modality}.json")).get("SamplingFrequency")
+    if isinstance(rate, int | float) and abs(rate - opened.sfreq) > 0.01 * opened.sfreq:
+        notes.append(f"its header says {opened.sfreq:g} Hz, its sidecar {rate:g} Hz: the header is believed")
+    return notes
+
+
+def some(names: Sequence[str], most: int = 8) -> str:
+    """The first few of many names."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
 def _trigger_note(opened: OpenRecording, name: str, onset_N: NDArray[np.int64], path: Path) -> str:
     raw = opened.raw
     if name not in raw.ch_names:
-        raise DataError(f"{path}: no channel {name!r} (convert.trigger_channel); it has {', '.join(raw.ch_names)}")
+        raise DataError(f"{path}: no channel {name!r} (convert.trigger_channel); it has {some(raw.ch_names)}")
     note = check_trigger(raw.get_data(picks=[name], verbose="error")[0], onset_N, opened.sfreq)
     return f"{name}: {note}"
 

@@ -14,8 +14,7 @@ from synapse_diffusion.signal.fir import ReadBlock
 SCAN_BLOCK: Final = 65536  # samples a read
 N_PROBES: Final = 10  # channels looked at first: a dropout holds all channels still at once
 MAX_STILL: Final = 0.1
-STILL: Final = 0.02  # of a channel's median step
-MAX_MOVING: Final = 0.1  # of the channels may: last bits, a sensor on another amplifier
+STILL: Final = 0.15  # of the usual step, mean over channels: electronics add some noise, a sensor may live on
 STEP_SAMPLES: Final = 2000
 N_PLACES: Final = 5
 NAN_CHANNEL: Final = 0.01  # a channel with more NaN than this share of its samples is bad as a whole
@@ -33,19 +32,19 @@ class Scan:
 
 
 def scan(read: ReadBlock, n_samples: int, min_samples: int) -> Scan:
-    """Stretches of at least `min_samples` in which nine of ten live channels stand still or is not a number.
+    """Stretches of at least `min_samples` in which the live channels stand still together, or are not numbers.
 
-    Still: from one sample to the next less than a fiftieth of the channel's usual step, so that what electronics add
-    to a lost signal does not hide it. Where more than `MAX_STILL` of a recording stands still, that is its nature
+    Still: their steps from sample to sample are small beside what they usually are, so that what electronics add to a
+    lost signal does not hide it. Where more than `MAX_STILL` of a recording stands still, that is its nature
     (counts, a test file) and only NaN make a dropout.
     """
-    still_C = STILL * _usual_step(read, n_samples)
-    nan_C = np.zeros(len(still_C))
+    usual_C = _usual_step(read, n_samples)
+    nan_C = np.zeros(len(usual_C))
     still, missing = [np.zeros(1, bool)], []
     for start in range(0, n_samples, SCAN_BLOCK):
         x_TC = read(max(start - 1, 0), min(start + SCAN_BLOCK, n_samples))
         finite = bool(np.isfinite(x_TC.sum(dtype=np.float64)))
-        still.append(_still(x_TC, still_C))
+        still.append(_still(x_TC, usual_C))
         nan_TC = np.isnan(x_TC[1 if start else 0 :]) if not finite else np.zeros((1, 1), bool)
         missing.append(nan_TC.all(1) if not finite else np.zeros(len(x_TC) - (start > 0), bool))
         nan_C += nan_TC.sum(0)
@@ -70,25 +69,27 @@ def _runs(flag_T: NDArray[np.bool_], min_samples: int) -> list[tuple[int, int]]:
     return [(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True) if b - a >= min_samples]
 
 
-def _still(x_TC: NDArray[np.float32], still_C: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Per step from one sample to the next: did (nearly) no live channel move?"""
-    live = np.flatnonzero(still_C > 0) if np.any(still_C > 0) else np.arange(len(still_C))
+def _still(x_TC: NDArray[np.float32], usual_C: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Per step from one sample to the next: are the live channels' steps tiny beside what they usually are?"""
+    live = np.flatnonzero(usual_C > 0) if np.any(usual_C > 0) else np.arange(len(usual_C))
     probes = live[:: max(1, len(live) // N_PROBES)]
-    still = _moved(x_TC[:, probes], still_C[probes]).mean(1) <= MAX_MOVING
+    still = _movement(x_TC[:, probes], usual_C[probes]) < 2 * STILL
     if still.any():
         at = np.flatnonzero(still)
         pair = np.stack([x_TC[at][:, live], x_TC[at + 1][:, live]])
-        still[at] = _moved(pair, still_C[live])[0].mean(1) <= MAX_MOVING
+        still[at] = _movement(pair, usual_C[live])[0] < STILL
     return np.asarray(still)
 
 
-def _moved(x_TC: NDArray[np.float32], still_C: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Steps (T - 1, C) larger than each channel's limit, or back from NaN."""
-    step_TC = np.diff(x_TC, axis=0)
-    moved = np.abs(step_TC) > still_C
-    if np.isnan(step_TC.sum()):
-        moved |= np.isnan(x_TC[:-1]) & ~np.isnan(x_TC[1:])
-    return np.asarray(moved)
+def _movement(x_TC: NDArray[np.float32], usual_C: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Mean over channels (last axis) of each step relative to the usual one, at most 1; back from NaN is 1."""
+    step_TC = np.abs(np.diff(x_TC, axis=0))
+    with np.errstate(invalid="ignore"):
+        relative = np.minimum(step_TC / usual_C, 1.0) if np.all(usual_C > 0) else (step_TC > 0).astype(np.float32)
+    if np.isnan(relative.sum()):
+        back = np.isnan(x_TC[:-1]) & ~np.isnan(x_TC[1:])
+        relative = np.where(back, 1.0, np.nan_to_num(relative))
+    return np.asarray(relative.mean(-1))
 
 
 def bridged(read: ReadBlock, n_samples: int, scan_result: Scan) -> ReadBlock:

@@ -112,7 +112,7 @@ def draft_store(folder: Path) -> Iterator[StoreDraft]:
                 shutil.rmtree(draft, ignore_errors=True)
     except OSError as error:
         raise MissingError(
-            f"{folder}: cannot be written: {error.strerror}; free some space or set paths.stores"
+            f"{folder}: cannot be written: {error.strerror or error}; free some space or set another paths.stores"
         ) from None
 
 

@@ -94,7 +94,12 @@ def read_trials_of(folders: Sequence[Path], modality: str) -> pd.DataFrame:
 
 
 def write_pairs(folder: Path, pairs: pd.DataFrame, unpaired: pd.DataFrame, about: Mapping[str, Any]) -> None:
-    """Write the index, whole or not at all."""
+    """Write the index, whole or not at all. Raises `StoreError` where the folder holds something else."""
+    if folder.exists() and any(folder.iterdir()):
+        try:
+            read_pairs_manifest(folder)
+        except StoreError:
+            raise StoreError(f"{folder}: holds something else than a pairs index; choose another data.name") from None
     draft = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
