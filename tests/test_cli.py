@@ -24,6 +24,8 @@ def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         (["convert", "eeg", "demo"], "demo/bids: no such folder; set paths.bids"),
         (["train", "eeg", "demo"], "no signal store; run `synapse-diffusion convert`"),
         (["export", "nowhere", "out", "--format", "npy"], "nowhere: no such folder; give a signal store"),
+        (["embed", "demo"], "demo/bids/stimuli: no such folder; set paths.images"),
+        (["embed", "demo", "--set", "embed.encoder=darknet"], "encoder = 'darknet' needs weights"),
         (["info", "nowhere"], "nowhere: no such folder; give a BIDS data set"),
         (["evaluate", "elsewhere"], "elsewhere: not a run"),
         (["download", "things", "out", "--from", "nowhere"], "--from nowhere: no such folder"),

@@ -110,6 +110,20 @@ def convert(
 
 
 @app.command()
+def embed(recipe: RecipeArgument, set_: SetOption = None) -> None:
+    """Turn stimulus images (paths.images) into vectors of an image encoder: what decoders learn to predict."""
+    from synapse_diffusion.config import load_recipe
+    from synapse_diffusion.embed import embed
+
+    settings = load_recipe(recipe, set_ or ())
+    with _progress() as progress:
+        folder, table = embed(settings, _say, progress)
+    for layer, vectors in table.vectors.items():
+        _say(f"{layer}: {vectors.shape[1]} numbers an image")
+    _say(str(folder))
+
+
+@app.command()
 def train(modality: Literal["eeg", "meg"], recipe: RecipeArgument, set_: SetOption = None) -> None:
     """Train a decoder and its linear baseline; opens training and validation data only."""
     from synapse_diffusion.train import train

@@ -4,6 +4,7 @@ from synapse_diffusion.config.load import dump_recipe, load_recipe, parse_recipe
 from synapse_diffusion.config.tree import (
     ConvertSettings,
     DataSettings,
+    EmbedSettings,
     EvaluateSettings,
     EventColumns,
     ExecutionSettings,
@@ -21,6 +22,7 @@ from synapse_diffusion.config.tree import (
 __all__ = [
     "ConvertSettings",
     "DataSettings",
+    "EmbedSettings",
     "EvaluateSettings",
     "EventColumns",
     "ExecutionSettings",

@@ -61,6 +61,10 @@ class PathSettings(Settings):
     """Signal stores, one folder a recording."""
     runs: str = "runs"
     """Runs, one folder each."""
+    images: str = ""
+    """Folder of stimulus images, in folders by concept: read by `embed`; empty: `stimuli` in `bids`."""
+    embeddings: str = "embeddings"
+    """Embedding tables of images, one folder each."""
     things: str = ""
     """Folder with THINGS' `things_concepts.tsv` and `category_mat_manual.tsv`; empty: `bids`."""
     stimuli: str = ""
@@ -322,6 +326,41 @@ class SplitSettings(Settings):
     """Another seed, other concepts and sequences held out."""
 
 
+class EmbedSettings(Settings):
+    """Images -> embedding table: the targets of retrieval and reconstruction."""
+
+    encoder: Literal["gist", "darknet", "transformers"] = "gist"
+    """`gist`: oriented energy and colour, without weights; `darknet`: a Tiny Darknet; `transformers`: CLIP, SigLIP,
+    DINOv2, ViT, ... (`pip install 'synapse-diffusion[encoders]'`)."""
+    weights: str = ""
+    """`darknet`: a safetensors file. `transformers`: a name on huggingface.co, or a folder of `save_pretrained`."""
+    layers: Names = ()
+    """`gist`: gist, colour, both. `darknet`: conv0 .. conv15, logits. `transformers`: block_0 .. block_n, last (or -1),
+    pooled, projection. Empty: the usual ones."""
+    token: Literal["auto", "cls", "mean", "max", "grid"] = "auto"
+    """How a layer of patches or pixels becomes one vector: class token, mean, maximum, means over a grid of 4 x 4 cells
+    (16 times the numbers); `auto`: the class token where there is one, else the mean."""
+    blur: tuple[Positive, ...] = ()
+    """Each layer also of the image blurred by a Gaussian of these standard deviations, in pixels of the encoder's
+    input; named e.g. `block_12@blur4`."""
+    batch: Count = 32
+    """Images at once; changes vectors by rounding only, so it has no part in a table's name."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Arithmetic of the encoder; vectors are stored as float32."""
+
+    @model_validator(mode="after")
+    def _choices(self) -> Self:
+        if (self.encoder == "gist") != (not self.weights):
+            missing = "needs weights" if not self.weights else f"has no weights, but weights = {self.weights!r}"
+            raise ValueError(f"encoder = {self.encoder!r} {missing}")
+        if self.encoder == "gist" and (self.token != "auto" or self.precision != "float32"):
+            raise ValueError("encoder = 'gist' knows no token and no precision; leave them out")
+        for name, values in (("layers", self.layers), ("blur", self.blur)):
+            if len(set(values)) != len(values):
+                raise ValueError(f"{name} names one twice: {', '.join(map(str, values))}")
+        return self
+
+
 class ModelSettings(Settings):
     """The decoder."""
 
@@ -432,6 +471,7 @@ class Recipe(Settings):
     view: ViewSettings = ViewSettings()
     split: SplitSettings = SplitSettings()
     labels: LabelSettings = LabelSettings()
+    embed: EmbedSettings = EmbedSettings()
     model: ModelSettings = ModelSettings()
     train: TrainSettings = TrainSettings()
     evaluate: EvaluateSettings = EvaluateSettings()

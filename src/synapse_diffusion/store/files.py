@@ -100,7 +100,7 @@ def draft_store(folder: Path) -> Iterator[StoreDraft]:
     draft = folder.with_name(f".{folder.name}.unfinished")
     try:
         draft.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(folder.with_name(f".{folder.name}.lock"), folder):
+        with locked(folder.with_name(f".{folder.name}.lock"), folder):
             try:
                 shutil.rmtree(draft, ignore_errors=True)
                 draft.mkdir()
@@ -117,7 +117,7 @@ def draft_store(folder: Path) -> Iterator[StoreDraft]:
 
 
 @contextmanager
-def _locked(path: Path, folder: Path) -> Iterator[None]:
+def locked(path: Path, folder: Path) -> Iterator[None]:
     """Hold a lock file, which the system lets go when its process dies; gone afterwards."""
     if sys.platform == "win32":  # no flock: two processes on one recording are not told apart
         yield

@@ -1,0 +1,219 @@
+"""Stimulus images -> an embedding table: the targets that decoders learn to predict."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image, UnidentifiedImageError
+
+from synapse_diffusion.config import Recipe
+from synapse_diffusion.config.tree import digest_of
+from synapse_diffusion.encoders import Encoder, build_encoder
+from synapse_diffusion.errors import DataError, MissingError, StoreError
+from synapse_diffusion.parallel import choose_device, use_threads
+from synapse_diffusion.store.embeddings import (
+    EmbeddingTable,
+    VectorCache,
+    open_embeddings,
+    read_embeddings_manifest,
+    true_rows,
+    unfinished,
+    write_embeddings,
+)
+from synapse_diffusion.store.files import locked, read_table
+from synapse_diffusion.types import NOT_AVAILABLE, Progress, Say
+
+SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+PART: Final = 256  # images whose vectors are written at once: what a kill costs at most
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One stimulus: its file, name and content."""
+
+    path: Path
+    concept: str
+    digest: str
+    """SHA-256 of the file."""
+    n_bytes: int
+
+    @property
+    def image_id(self) -> str:
+        """The file's stem."""
+        return self.path.stem
+
+
+def embed(recipe: Recipe, say: Say, progress: Progress) -> tuple[Path, EmbeddingTable]:
+    """Embed all images of `paths.images`; the table's folder, and the table, ordered by image id.
+
+    Vectors are known by encoder, weights, layers and the images' content: what an earlier call, another data set's
+    table of the same encoder, or a killed process has computed is taken over. Raises `DataError` for a picture that
+    cannot be read or two of one name, `BusyError` while another process writes this table, and what `build_encoder`
+    raises.
+    """
+    root = Path(recipe.paths.images) if recipe.paths.images else Path(recipe.paths.bids) / "stimuli"
+    files = find_images(root)
+    use_threads(recipe.execution.threads)
+    encoder = build_encoder(recipe.embed, choose_device(recipe.execution.device))
+    settings = recipe.embed
+    key = digest_of(
+        {"encoder": encoder.digest, "layers": encoder.layers, "token": settings.token, "precision": settings.precision}
+    )
+    folder = Path(recipe.paths.embeddings) / f"{recipe.data.name}-{encoder.name}-{key[:8]}"
+    pictures = sorted(_identified(files, root, progress), key=lambda picture: picture.image_id)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with locked(folder.with_name(f".{folder.name}.lock"), folder):
+            return folder, _embedded(recipe, encoder, key, folder, pictures, say, progress)
+    except OSError as error:
+        raise MissingError(
+            f"{folder}: cannot be written: {error.strerror}; free some space or set paths.embeddings"
+        ) from None
+
+
+def find_images(root: Path) -> list[Path]:
+    """All picture files below a folder. Raises `DataError` where there is none, or two have one stem."""
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder; set paths.images to the stimulus images")
+    found = sorted(
+        path
+        for path in root.rglob("*")
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and not path.is_dir()
+    )
+    if not found:
+        raise DataError(f"{root}: no pictures ({', '.join(sorted(SUFFIXES))}) in it; set paths.images")
+    of_stem: dict[str, Path] = {}
+    for path in found:
+        other = of_stem.setdefault(path.stem, path)
+        if other != path:
+            raise DataError(
+                f"{root}: {other.relative_to(root)} and {path.relative_to(root)} would both be image {path.stem}; "
+                "rename or remove one"
+            )
+    return found
+
+
+def load_picture(path: Path) -> Image.Image:
+    """A picture in RGB. Raises `DataError` naming it where it cannot be read."""
+    try:
+        with Image.open(io.BytesIO(path.read_bytes())) as picture:
+            if picture.mode.startswith(("I", "F")):
+                raise ValueError(f"mode {picture.mode} has no fixed white; save it with 8 bits a colour")
+            if picture.mode == "P" and "transparency" in picture.info:
+                return picture.convert("RGBA").convert("RGB")
+            return picture.convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        reason = f"{path.name} is no picture" if isinstance(error, UnidentifiedImageError) else str(error)
+        raise DataError(f"{path}: cannot be read as a picture ({reason}); replace or remove it") from None
+
+
+def _embedded(
+    recipe: Recipe,
+    encoder: Encoder,
+    key: str,
+    folder: Path,
+    pictures: Sequence[Picture],
+    say: Say,
+    progress: Progress,
+) -> EmbeddingTable:
+    images = pd.DataFrame(
+        [(p.image_id, p.concept, str(p.n_bytes), p.digest) for p in pictures],
+        columns=["image_id", "concept", "bytes", "sha256"],
+    )
+    if folder.exists():
+        table = open_embeddings(folder)
+        if _images_of(folder).equals(images):
+            say(f"{len(pictures)} images: all done before")
+            return table
+    cache = VectorCache(folder)
+    for other in _tables_like(folder, key):
+        cache.add(other / "vectors.safetensors", list(_images_of(other)["sha256"]))
+    todo = list({p.digest: p for p in pictures if p.digest not in cache}.values())
+    say(f"{len(pictures)} images: {len(todo)} to embed, {len(pictures) - len(todo)} known")
+    _compute(todo, encoder, recipe, cache, progress)
+    vectors = {layer: cache.read(layer, list(images["sha256"])) for layer in encoder.layers}
+    about = {
+        "name": encoder.name,
+        "kind": recipe.embed.encoder,
+        "digest": encoder.digest,
+        "size": list(encoder.size),
+        "token": recipe.embed.token,
+        "precision": recipe.embed.precision,
+    }
+    table = EmbeddingTable(true_rows(list(images["image_id"]), list(images["concept"])), vectors, about)
+    write_embeddings(table, folder, {"images.tsv": images}, key)
+    return open_embeddings(folder)
+
+
+def _compute(todo: Sequence[Picture], encoder: Encoder, recipe: Recipe, cache: VectorCache, progress: Progress) -> None:
+    """Embed pictures and keep them part by part; parts are whole batches, so that resuming changes no batch."""
+    batch = recipe.embed.batch
+    size = -(-PART // batch) * batch
+    with ThreadPoolExecutor(recipe.execution.threads or None) as pool:
+        for start in range(0, len(todo), size):
+            part = todo[start : start + size]
+            found: dict[str, list[torch.Tensor]] = {layer: [] for layer in encoder.layers}
+            for at in range(0, len(part), batch):
+                progress("embedding images", start + at, len(todo))
+                prepared = list(pool.map(lambda p: encoder.prepare(load_picture(p.path)), part[at : at + batch]))
+                for layer, vectors in encoder.encode(torch.stack(prepared).to(encoder.device) / 255.0).items():
+                    found[layer].append(vectors.cpu())
+            arrays = {layer: torch.cat(vectors).numpy() for layer, vectors in found.items()}
+            for layer, array in arrays.items():
+                if not (finite := np.isfinite(array).all(1)).all():
+                    name = part[int(np.flatnonzero(~finite)[0])].path
+                    raise DataError(f"{name}: its vector {layer} is not finite; check embed.weights or embed.precision")
+            cache.write_part([p.digest for p in part], arrays)
+    progress("embedding images", len(todo), len(todo))
+
+
+def _identified(files: Sequence[Path], root: Path, progress: Progress) -> Iterator[Picture]:
+    for k, path in enumerate(files):
+        if k % 100 == 0:
+            progress("reading images", k, len(files))
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read: {error.strerror}; fetch or remove it") from None
+        yield Picture(path, _concept(path, root), hashlib.sha256(content).hexdigest(), len(content))
+
+
+def _concept(path: Path, root: Path) -> str:
+    """The folder's name; of images beside each other, their name without THINGS' number (`aardvark_01b`)."""
+    if path.parent != root:
+        return path.parent.name
+    match = re.fullmatch(r"(.+)_\d+[a-z]?", path.stem)
+    return match[1] if match else NOT_AVAILABLE
+
+
+def _images_of(folder: Path) -> pd.DataFrame:
+    try:
+        return read_table(folder / "images.tsv")
+    except OSError:
+        raise StoreError(f"{folder / 'images.tsv'}: missing; delete the folder and embed again") from None
+
+
+def _tables_like(folder: Path, key: str) -> list[Path]:
+    """Whole tables of the same encoder and settings: this one, its finished draft, those of other data sets."""
+    found = []
+    candidates = [folder, unfinished(folder) / "table", *sorted(folder.parent.glob(f"*-{key[:8]}"))]
+    for path in dict.fromkeys(candidates):
+        try:
+            if read_embeddings_manifest(path)["key"] != key:
+                continue
+            open_embeddings(path)
+            _images_of(path)
+        except StoreError:
+            continue  # damaged, or made by hand: not ours to judge here
+        found.append(path)
+    return found
