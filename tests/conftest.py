@@ -10,6 +10,7 @@ import mne
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from synapse_diffusion.config import Recipe, parse_recipe
@@ -212,6 +213,12 @@ def noise(n_samples: int, n_sensors: int, seed: int = 0) -> NDArray[np.float32]:
     hum = np.sin(2 * np.pi * 50 * np.arange(n_samples) / 250)[:, None]
     white = 5 * rng.standard_normal((n_samples, n_sensors))
     return np.asarray(walk + common + white + hum + 5e3 * rng.standard_normal(n_sensors), dtype=np.float32)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    """Decoders this small lose more to a second thread than they gain, and forked processes want none."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)

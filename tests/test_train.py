@@ -328,16 +328,17 @@ def test_every_setting_of_a_decoder_is_noticed(
     assert differs(study, tmp_path, [f"model.name={name}", *SMALL_MODELS[name]], setting)
 
 
+WITHOUT: dict[tuple[str, ...], Any] = {}  # predictions of the runs that settings are compared with
+
+
 def differs(study: Path, folder: Path, base: list[str], setting: str) -> bool:
     """Does a short run with the setting predict otherwise than one without?"""
-    short = [
-        "train.steps=6",
-        "train.checks=2",
-        "train.refit=false",
-        "train.learning_rate=0.01",
-        f"paths.runs={folder}",
-        *base,
-    ]
-    without = train(small(study, *short), "x", "test", quiet, quiet)
-    given = train(small(study, *short, setting), "x", "test", quiet, quiet)
-    return predictions(without) != predictions(given)
+    short = ["train.steps=6", "train.checks=2", "train.refit=false", "train.learning_rate=0.01", *base]
+
+    def predicted(*overrides: str) -> Any:
+        recipe = small(study, *short, *overrides, f"paths.runs={folder}")
+        return predictions(train(recipe, "x", "test", quiet, quiet))
+
+    if (key := tuple(base)) not in WITHOUT:
+        WITHOUT[key] = predicted()
+    return bool(WITHOUT[key] != predicted(setting))
