@@ -25,6 +25,7 @@ BOUNDARIES: Final = ("boundary", "edge", "bad_acq_skip", "bad boundary", "new se
 SI_UNITS: Final = {"eeg": "V", "mag": "T", "grad": "T/m"}
 READ_UNITS: Final = {"eeg": 1e-6, "mag": 1e-12, "grad": 1e-12, "eog": 1e-6, "ecg": 1e-6}
 """What MNE's values in SI units are divided by, so that float32 arithmetic is far from its limits."""
+LOOKED_AT: Final = 40  # CTF sensors in which dropouts, which hit all, are looked for
 CHECKS: Final = {".vhdr": brainvision.check_brainvision, ".ds": ctf.check_ctf}
 ReadColumns = Callable[[int, int, NDArray[np.int64]], NDArray[np.float32]]
 
@@ -43,7 +44,8 @@ class OpenRecording:
     read: Callable[[int, int], NDArray[np.float32]]
     """`read(start, stop)` -> (T, C + A) float32: the sensors, then A auxiliary channels; times `gain_C` in SI units."""
     read_recorded: Callable[[int, int], NDArray[np.float32]]
-    """Likewise (T, C), before gradient compensation: where the electronics dropped out, this stands still."""
+    """Likewise (T, C), before gradient compensation: where the electronics dropped out, this stands still. Of CTF's
+    integers, which are never NaN, only some sensors all over the helmet."""
     gain_C: NDArray[np.float32]
     auxiliary: dict[str, str]
     """Name -> kind (`eog`, `ecg`) of the channels beside the sensors, in order."""
@@ -77,6 +79,7 @@ def open_recording(
     read_columns, gain_of = _reader(path, raw)
     matrix, references = _compensation(path, raw, compensation, columns)
     gain = gain_of(everything)
+    looked_at = columns[:: max(1, len(columns) // LOOKED_AT)] if path.suffix == ".ds" else columns
     opened = OpenRecording(
         raw=raw,
         sensors=_sensors(raw, columns, bad_names, recording),
@@ -87,7 +90,7 @@ def open_recording(
         read=(lambda start, stop: read_columns(start, stop, everything))
         if matrix is None
         else _compensated(read_columns, everything, references, matrix, gain, gain_of(references)),
-        read_recorded=lambda start, stop: read_columns(start, stop, columns),
+        read_recorded=lambda start, stop: read_columns(start, stop, looked_at),
         gain_C=gain.astype(np.float32),
         auxiliary={raw.ch_names[k]: raw.get_channel_types([k])[0] for k in auxiliary},
     )
