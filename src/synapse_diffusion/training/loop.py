@@ -95,7 +95,7 @@ def fit(
                 group["lr"] = settings.learning_rate * _schedule(step, settings.steps)
             loss = _step(model, data, train, order.batch(step), settings, weight_K, rng)
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            torch.autograd.backward(loss)
             torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
             optimizer.step()
             decay = min(settings.ema, (2 + step) / (11 + step))
