@@ -98,6 +98,8 @@ def _fault(fault: Any, where: str, origin: Mapping[tuple[str, ...], str]) -> str
         near = difflib.get_close_matches(path[-1], names, n=1, cutoff=0.0)
         return f"{source}: {key} = {fault['input']!r}: no such key; nearest is {'.'.join((*path[:-1], *near))}"
     message = fault["msg"].removeprefix("Value error, ").replace("valid tuple", "list, e.g. [1, 2]")
+    if fault["type"] == "string_pattern_mismatch":
+        message = "give one plain folder name: a letter or digit, then letters, digits, . _ + -"
     value = "" if isinstance(fault["input"], dict) else f" = {fault['input']!r}"
     return f"{source}: {key}{value}: {message}"
 
