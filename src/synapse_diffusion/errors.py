@@ -39,3 +39,9 @@ class MissingError(SynapseError):
     """Something outside the program is not there: a package, disk space, a device."""
 
     exit_code: ClassVar[int] = 3
+
+
+class StoppedError(SynapseError):
+    """The process was asked to end (SIGTERM) and has saved its work."""
+
+    exit_code: ClassVar[int] = 143

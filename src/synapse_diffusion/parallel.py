@@ -6,23 +6,30 @@ is drawn for the whole batch, so that a group ends where one process would.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import signal
+import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from types import FrameType
 from typing import Any, Final, Literal, cast
 
 import torch
 from torch import Tensor, distributed, nn
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, set_model_state_dict
 from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.multiprocessing.spawn import ProcessRaisedException, start_processes
 from torch.nn.parallel import DistributedDataParallel
 
-from synapse_diffusion.errors import MissingError
+from synapse_diffusion.errors import MissingError, SynapseError
 
 Sharding = Literal["ddp", "fsdp"]
 PATIENCE: Final = timedelta(minutes=10)  # for a process that does not answer
+MARK: Final = "\x1e"
 
 
 @dataclass(frozen=True)
@@ -79,7 +86,7 @@ def wrap(model: nn.Module, group: Group, sharding: Sharding) -> nn.Module:
         return model
     if sharding == "fsdp":
         return cast("nn.Module", fully_shard(model))
-    return DistributedDataParallel(model)
+    return DistributedDataParallel(model, broadcast_buffers=False)  # no buffer changes in training
 
 
 def gather(x_BD: Tensor, group: Group) -> Tensor:
@@ -120,12 +127,99 @@ def mean_over(value: Tensor, group: Group) -> Tensor:
     return total / group.size
 
 
-def full_state(model: nn.Module) -> dict[str, Tensor]:
-    """All weights and buffers, whole, on the CPU, under the bare model's names; all processes must call this."""
-    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-    return cast("dict[str, Tensor]", get_model_state_dict(model, options=options))
+def most(value: int, group: Group) -> int:
+    """The largest of all processes' numbers."""
+    if group.size == 1:
+        return value
+    largest = torch.tensor([value])
+    distributed.all_reduce(largest, distributed.ReduceOp.MAX)
+    return int(largest)
 
 
-def load_full_state(model: nn.Module, state: dict[str, Tensor]) -> None:
-    """Put whole weights into a model, however it is wrapped; all processes must call this with the same ones."""
-    set_model_state_dict(model, dict(state), options=StateDictOptions(full_state_dict=True))
+def wait_for_all(group: Group) -> None:
+    """Until every process is here."""
+    if group.size > 1:
+        most(0, group)
+
+
+def whole(value: Tensor) -> Tensor:
+    """A weight, gathered from all processes where each holds a share (all must call this)."""
+    return value.full_tensor() if isinstance(value, DTensor) else value
+
+
+def shared_like(value: Tensor, like: Tensor) -> Tensor:
+    """A whole weight as this process holds `like`: all of it, or its share."""
+    value = value.to(like.device, like.dtype)
+    return distribute_tensor(value, like.device_mesh, like.placements) if isinstance(like, DTensor) else value
+
+
+def n_processes(wanted: int, device: torch.device) -> int:
+    """How many processes are to train together; 0 wanted: one for each GPU, one on a CPU."""
+    return wanted or (torch.cuda.device_count() if device.type == "cuda" else 1)
+
+
+def is_launched() -> bool:
+    """Does this process belong to a group already, by torchrun or another launcher?"""
+    return "WORLD_SIZE" in os.environ or (distributed.is_available() and distributed.is_initialized())
+
+
+def launch(n: int, work: Callable[..., None], *arguments: Any, hear: Callable[[Any], None]) -> None:
+    """Run `work(tell, *arguments)` in `n` new processes that form a group; each sees torchrun's environment.
+
+    What the first one tells, `hear` gets here. SIGTERM and SIGUSR1 are passed on. Where one fails the others are ended,
+    and its error is raised here.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    told: Any = multiprocessing.get_context("spawn").SimpleQueue()
+    start: Callable[..., Any] = start_processes
+    context = start(_launched, (n, port, told, work, arguments), nprocs=n, join=False, start_method="spawn")
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        for process in context.processes:
+            if process.is_alive():
+                os.kill(process.pid, number)
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    try:
+        ended = False
+        while not ended:
+            ended = context.join(timeout=0.1)
+            while not told.empty():
+                hear(told.get())
+    except ProcessRaisedException as error:
+        raise _original(error) from None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for process in context.processes:
+            if process.is_alive():
+                process.terminate()
+
+
+def _launched(rank: int, n: int, port: int, told: Any, work: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    os.environ |= {
+        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(n), "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }  # fmt: skip
+    try:
+        work(told.put if rank == 0 else _not_told, *arguments)
+    except SynapseError as error:  # across processes go text and kind
+        raise SystemError(f"{MARK}{type(error).__name__}:{error}{MARK}") from None
+
+
+def _not_told(message: Any) -> None:
+    """For all processes but the first."""
+
+
+def _original(error: Exception) -> Exception:
+    """The user's failure behind an error of a process, where it was one."""
+    parts = str(error).split(MARK)
+    if len(parts) < 3:
+        return error
+    name, _, text = parts[1].partition(":")
+    kinds = {kind.__name__: kind for kind in SynapseError.__subclasses__()}
+    return kinds.get(name, SynapseError)(text)

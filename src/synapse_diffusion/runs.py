@@ -14,7 +14,6 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 from safetensors.torch import load_file as load_torch_file
@@ -25,7 +24,7 @@ from synapse_diffusion.config.tree import digest_of
 from synapse_diffusion.errors import MissingError, RunError
 from synapse_diffusion.metrics import Score
 from synapse_diffusion.signal.scaling import Scaler
-from synapse_diffusion.store.files import SignalStore, read_table, write_json, write_table
+from synapse_diffusion.store.files import read_table, write_json, write_table
 
 SCORES_VERSION: Final = 1
 PACKAGES: Final = ("synapse-diffusion", "torch", "numpy", "scipy", "scikit-learn", "mne", "pandas")
@@ -92,6 +91,20 @@ class Run:
         limits: dict[str, float] = json.loads(path.read_text()).get(stage, {}) if path.exists() else {}
         return limits
 
+    def add_temperatures(self, stage: str, temperatures: Mapping[str, float]) -> None:
+        """Keep a stage's temperatures, by model, at which scores of validation trials are best calibrated."""
+        path = self.folder / "temperatures.json"
+        kept = json.loads(path.read_text()) if path.exists() else {}
+        write_json({**kept, stage: dict(temperatures)}, path)
+
+    def read_temperatures(self, stage: str) -> dict[str, float]:
+        """A stage's temperatures by model. Raises `RunError` where they are missing."""
+        try:
+            values: dict[str, float] = json.loads((self.folder / "temperatures.json").read_text())[stage]
+        except (OSError, ValueError, KeyError):
+            raise RunError(f"{self.folder / 'temperatures.json'}: missing or damaged; train again") from None
+        return values
+
     def write_predictions(self, split: str, table: pd.DataFrame) -> None:
         """A tidy table of one split, one row a decision."""
         path = self.folder / "predictions" / f"{split}.tsv"
@@ -120,17 +133,23 @@ def open_run(folder: Path) -> Run:
     return run
 
 
+def run_of(recipe: Recipe, name: str, contents: Mapping[str, str]) -> Run:
+    """The folder of this recipe on these stores (digest by folder): equal settings and data lead to the same one."""
+    key = digest_of({"recipe": recipe.digest(), "stores": dict(contents)})
+    return Run(Path(recipe.paths.runs) / f"{name}-{key[:8]}")
+
+
 def prepare_run(
-    recipe: Recipe, name: str, stores: Sequence[SignalStore], command: str, about: Mapping[str, Any]
+    recipe: Recipe, name: str, contents: Mapping[str, str], command: str, about: Mapping[str, Any], *, write: bool
 ) -> Run:
-    """The folder of this recipe on these data: equal settings and data lead to the same one."""
-    contents = {str(store.folder.relative_to(Path(recipe.paths.stores))): store.digest for store in stores}
-    key = digest_of({"recipe": recipe.digest(), "stores": contents})
-    run = Run(Path(recipe.paths.runs) / f"{name}-{key[:8]}")
+    """The run's folder, with recipe and provenance (unless another process writes them)."""
+    run = run_of(recipe, name, contents)
+    if not write:
+        return run
     provenance = {
         "command": command,
         "recipe_digest": recipe.digest(),
-        "stores": contents,
+        "stores": dict(contents),
         **about,
         "versions": {package: _version(package) for package in PACKAGES},
         "python": platform.python_version(),
@@ -145,27 +164,6 @@ def prepare_run(
     except OSError as error:
         raise MissingError(f"{run.folder}: cannot be written: {error.strerror}; set paths.runs elsewhere") from None
     return run
-
-
-def prediction_table(
-    trials: pd.DataFrame,
-    log_p_NK: NDArray[np.float64],
-    truth_N: NDArray[np.int64],
-    classes: Sequence[str],
-    model: str,
-    fold: int,
-    k_repeats: int,
-) -> pd.DataFrame:
-    """Tidy predictions: one row a decision with its true and decoded class and a probability for each class.
-
-    `trials` are the decisions' (first) trials, `log_p_NK` log probabilities up to a constant a row.
-    """
-    table = trials[["trial_id", "person", "session", "run", "image_id", "concept"]].reset_index(drop=True)
-    table = table.assign(fold=fold, model=model, k_repeats=k_repeats)
-    table["label"] = [classes[k] for k in truth_N]
-    table["predicted"] = [classes[k] for k in log_p_NK.argmax(1)]
-    probability = np.exp(log_p_NK - np.logaddexp.reduce(log_p_NK, axis=1, keepdims=True)).round(6)
-    return pd.concat([table, pd.DataFrame(probability, columns=[f"p({name})" for name in classes])], axis=1)
 
 
 def save_atomically(arrays: Mapping[str, Any], path: Path, metadata: Mapping[str, str] | None = None) -> None:

@@ -27,6 +27,8 @@ def split_concepts(
     concept_shares: tuple[float, float],
     sequence_shares: tuple[float, float],
     rng: np.random.Generator,
+    every_class: bool = True,
+    free: NDArray[np.bool_] | None = None,
 ) -> Split:
     """Held-out concepts inside held-out sequences; training on other concepts in other sequences.
 
@@ -34,7 +36,8 @@ def split_concepts(
     next to a held-out one. Shares are (validation, test), of each class's concepts and of all sequences; where no
     window overlaps another (MEG), sequence shares of 0 hold out no sequences.
     `label_N` is -1 for trials of no class. With `dataset_test` the data set's own test images are the test
-    part, and their concepts leave training and validation. Raises `SplitError` where a part stays empty.
+    part, and their concepts leave training and validation. `free` trials, whose windows touch no other, may be in any
+    sequence. Raises `SplitError` where a part stays empty, or lacks a class (unless not `every_class`).
     """
     concept = trials["concept"].to_numpy(dtype=str)
     is_test = trials["is_test"].to_numpy() == 1
@@ -57,23 +60,32 @@ def split_concepts(
         parts[TEST].update(order[n_validation : n_validation + n_test])
         parts[TRAIN].update(order[n_validation + n_test :])
     shares = (sequence_shares[0], 0.0 if dataset_test else sequence_shares[1])
-    stretch = _sequence_parts(trials, ~is_test, shares, rng) if any(shares) else None
+    bound = ~is_test if free is None else ~is_test & ~free
+    stretch = _sequence_parts(trials, bound, shares, rng) if any(shares) and bound.any() else None
     split = np.full(len(trials), UNUSED, dtype="<U10")
     for part in (TRAIN, VALIDATION, TEST):
         if part == TEST and dataset_test:
             split[labelled & is_test] = TEST
             continue
         here = labelled & ~is_test & np.isin(concept, sorted(parts[part]))
-        split[here if stretch is None else here & (stretch == part)] = part
-    _require_all(split, label_N)
+        split[here if stretch is None else here & ((stretch == part) | ~bound)] = part
+    _require_all(split, label_N, every_class=every_class)
     return split
 
 
-def split_together(tables: Sequence[pd.DataFrame], labels: Sequence[NDArray[np.int64]], **options: Any) -> list[Split]:
+def split_together(
+    tables: Sequence[pd.DataFrame],
+    labels: Sequence[NDArray[np.int64]],
+    free: Sequence[bool] = (),
+    **options: Any,
+) -> list[Split]:
     """`split_concepts` over several data sets at once (the combined set's EEG and MEG): a concept is on the same
-    side in all of them. Sequences are dealt for each data set's people apart."""
+    side in all of them. Sequences are dealt for each data set's people apart; not in those that are `free`."""
     tagged = [table.assign(person=f"{k}/" + table["person"].astype(str)) for k, table in enumerate(tables)]
-    split = split_concepts(pd.concat(tagged, ignore_index=True), np.concatenate(labels), **options)
+    exempt = np.concatenate([
+        np.full(len(table), bool(free and free[k])) for k, table in enumerate(tables)
+    ])  # fmt: skip
+    split = split_concepts(pd.concat(tagged, ignore_index=True), np.concatenate(labels), free=exempt, **options)
     return list(np.split(split, np.cumsum([len(table) for table in tables])[:-1]))
 
 
@@ -159,17 +171,48 @@ def split_people(trials: pd.DataFrame, label_N: NDArray[np.int64], splits: list[
     return apart
 
 
-def _require_all(split: Split, label_N: NDArray[np.int64]) -> None:
+def leave_out_people(trials: pd.DataFrame, split: Split, people: Sequence[str]) -> Split:
+    """The split with these people in the test part only, and nobody else in it: how a decoder meets a new person.
+
+    Raises `SplitError` for a person without trials, or where nobody is left to train on.
+    """
+    person = trials["person"].to_numpy(dtype=str)
+    if missing := sorted(set(people) - set(person)):
+        raise SplitError(
+            f"split.new_people: no trial of {', '.join(missing)}; there are {', '.join(sorted(set(person)))}"
+        )
+    new = np.isin(person, people)
+    out = split.copy()
+    out[new & (split != TEST)] = UNUSED
+    out[~new & (split == TEST)] = UNUSED
+    for part in (TRAIN, VALIDATION, TEST):
+        if not (out == part).any():
+            raise SplitError(f"split.new_people = {', '.join(people)} leaves the {part} part empty; name fewer people")
+    return out
+
+
+def _require_all(split: Split, label_N: NDArray[np.int64], *, every_class: bool = True) -> None:
     classes = set(np.unique(label_N[label_N >= 0]))
     if not classes:
         raise SplitError("no trial has a class; check labels.source and labels.classes")
     for part in (TRAIN, VALIDATION, TEST):
+        if not every_class:
+            if not (split == part).any():
+                raise SplitError(f"the {part} part is empty; larger shares (split.*) or more recordings would fill it")
+            continue
         lacking = classes - set(np.unique(label_N[split == part]))
         if lacking:
             raise SplitError(
                 f"the {part} part has no trial of class {', '.join(str(k) for k in sorted(lacking))}; larger shares "
                 "(split.*), more recordings, or other classes (labels.classes) would give some"
             )
+
+
+def overlaps(store: NDArray[np.int64], start: NDArray[np.int64], n_times: int) -> bool:
+    """Does any trial's window share a sample with another trial's of the same recording?"""
+    order = np.lexsort([start, store])
+    near = (np.diff(start[order]) < n_times) & (np.diff(store[order]) == 0)
+    return bool(near.any())
 
 
 def drop_touching(split: Split, store: NDArray[np.int64], start: NDArray[np.int64], n_times: int) -> Split:

@@ -2,377 +2,348 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
 
-from synapse_diffusion.bids import read_concepts
-from synapse_diffusion.config import LabelSettings, Recipe
-from synapse_diffusion.errors import DataError, SplitError
-from synapse_diffusion.losses import calibrated_loss, class_weights
-from synapse_diffusion.models.base import Decoder, Shape
-from synapse_diffusion.models.linear import LinearDecoder, bin_widths, fit_linear
-from synapse_diffusion.parallel import choose_device, use_threads
-from synapse_diffusion.runs import Run, prediction_table, prepare_run
-from synapse_diffusion.splits import (
-    TEST,
-    TRAIN,
-    UNUSED,
-    VALIDATION,
-    Split,
-    check_split,
-    drop_touching,
-    refit_rows,
-    split_blocks,
-    split_concepts,
-    split_people,
+from synapse_diffusion.config import Recipe, parse_recipe
+from synapse_diffusion.errors import SplitError
+from synapse_diffusion.models.fusion import FUSED
+from synapse_diffusion.parallel import (
+    Group,
+    choose_device,
+    is_launched,
+    launch,
+    most,
+    n_processes,
+    session,
+    use_threads,
+    wait_for_all,
 )
-from synapse_diffusion.store.epochs import Epochs
+from synapse_diffusion.runs import Run, load_tensors, prepare_run, run_of, save_atomically
+from synapse_diffusion.splits import TRAIN, VALIDATION
 from synapse_diffusion.store.files import write_table
-from synapse_diffusion.training.data import ScaledEpochs, accepted, fit_limits, fit_scalers, open_epochs, open_stores
-from synapse_diffusion.training.decoders import (
-    build,
-    load_linear,
-    load_network,
-    network_log_probability,
-    save_linear,
-    save_network,
-    shape_of,
+from synapse_diffusion.training.baselines import (
+    Choice,
+    Sample,
+    choose_baseline,
+    fit_baseline,
+    kinds_for,
+    plain_objective,
 )
-from synapse_diffusion.training.loop import Labelled, fit
+from synapse_diffusion.training.data import ScaledEpochs, accepted, fit_limits, fit_scalers
+from synapse_diffusion.training.decisions import columns, decision_table, gallery_of
+from synapse_diffusion.training.decoders import build_learner, save_learner, shape_of
+from synapse_diffusion.training.decoding import (
+    baseline_name,
+    load_models,
+    load_network,
+    modalities_of,
+    network_name,
+    network_names,
+    shapes_of,
+    temperature,
+)
+from synapse_diffusion.training.examples import Asked
+from synapse_diffusion.training.learner import LINEAR_TRIALS
+from synapse_diffusion.training.loop import Course, fit
+from synapse_diffusion.training.parts import Fold, final_rows, make_folds
+from synapse_diffusion.training.precision import calibrate
+from synapse_diffusion.training.setting import Index, Setting, split_tables
+from synapse_diffusion.training.sources import open_sources
+from synapse_diffusion.training.tasks import make_task
 from synapse_diffusion.types import Progress, Say
-
-SPLIT_COLUMNS = ["trial_id", "person", "session", "run", "image_id", "concept", "fold", "split", "class"]
-LINEAR_TRIALS = 20_000
-
-
-@dataclass(frozen=True)
-class _Task:
-    """What all folds share."""
-
-    recipe: Recipe
-    run: Run
-    epochs: Epochs
-    classes: tuple[str, ...]
-    label_N: NDArray[np.int64]
-    person_N: NDArray[np.int64]
-    shape: Shape
 
 
 def train(recipe: Recipe, name: str, command: str, say: Say, progress: Progress) -> Run:
-    """Train the decoder and its linear baseline on every fold; goes on where an earlier call was stopped.
+    """Train decoders and linear baselines on every fold; goes on where an earlier call was stopped.
 
-    Raises `StoreError`, `SplitError`, `DataError`. Returns the run.
+    In as many processes as `execution.processes` says, or as torchrun (or another launcher) has started.
+    Raises `StoreError`, `SplitError`, `DataError`, `SettingsError`; `StoppedError` after SIGTERM. Returns the run.
     """
+    device = choose_device(recipe.execution.device)
+    n = n_processes(recipe.execution.processes, device)
+    if n > 1 and not is_launched():
+        launch(n, _in_process, recipe.model_dump(mode="json"), name, command, hear=_passed_on(say, progress))
+        quick = recipe.execution.model_copy(update={"verify_stores": False})
+        sources = open_sources(recipe.model_copy(update={"execution": quick}), torch.device("cpu"), progress)
+        return run_of(recipe, name, sources.digests(Path(recipe.paths.stores)))
+    with session(device) as group:
+        return _train(recipe, name, command, say, progress, group)
+
+
+def _passed_on(say: Say, progress: Progress) -> Callable[[tuple[Any, ...]], None]:
+    def hear(message: tuple[Any, ...]) -> None:
+        (say if len(message) == 1 else progress)(*message)
+
+    return hear
+
+
+def _in_process(tell: Callable[[tuple[Any, ...]], None], recipe: dict[str, Any], name: str, command: str) -> None:
+    """One of the processes that `train` has started."""
+    train(parse_recipe(recipe), name, command, lambda line: tell((line,)), lambda *what: tell(what))
+
+
+def _train(recipe: Recipe, name: str, command: str, say: Say, progress: Progress, group: Group) -> Run:
     use_threads(recipe.execution.threads)
-    stores = open_stores(recipe, progress)
-    epochs = open_epochs(stores, recipe, choose_device(recipe.execution.device))
-    classes, label_N = label_trials(epochs.trials, recipe.labels, _concept_folder(recipe))
-    splits = make_splits(epochs, label_N, recipe, say)
-    person_of = number_people(epochs.trials, per_person=recipe.split.per_person)
-    person_N = epochs.trials["person"].map(person_of).to_numpy(dtype=np.int64)
-    n_people = max(person_of.values()) + 1
-    shape = shape_of(epochs, len(classes), n_people)
-    about = {"classes": classes, "people": person_of, "channels": epochs.channels, "shape": shape.__dict__}
-    run = prepare_run(recipe, name, stores, command, about)
-    _write_splits(run, epochs.trials, label_N, splits)
-    task = _Task(recipe, run, epochs, classes, label_N, np.asarray(person_N, dtype=np.int64), shape)
+    device = choose_device(recipe.execution.device)
+    if group.rank:  # one speaks for all
+        say = progress = _silent
+    sources = open_sources(recipe, device, progress)
+    task = make_task(recipe, sources)
+    folds = make_folds(sources, task, recipe, say)
+    people = {name: _trained_people(source.person_of, recipe) for name, source in sources.of.items()}
+    sources = sources.with_people(people)
+    n_outputs = len(task.names) if task.table is None else 0
+    shapes = {n: shape_of(s.epochs, n_outputs, s.n_people) for n, s in sources.of.items()}
+    setting = Setting(recipe, sources, task, shapes)
+    about = {
+        "task": task.kind,
+        "classes": task.names,
+        "people": {n: dict(s.person_of) for n, s in sources.of.items()},
+        "channels": {n: s.epochs.channels for n, s in sources.of.items()},
+        "shape": {n: shape.__dict__ for n, shape in shapes.items()},
+        "targets": None if task.table is None else task.table.digest,
+    }
+    run = prepare_run(recipe, name, sources.digests(Path(recipe.paths.stores)), command, about, write=group.rank == 0)
+    wait_for_all(group)
+    if group.rank == 0:
+        write_table(split_tables(setting, folds), run.folder / "splits.tsv")
+    bar = _Bar(progress, len(folds), recipe, len(network_names(setting)))
     predictions, curves = [], []
-    for fold, split in enumerate(splits):
-        table, curve = _train_fold(task, fold, split, _Bar(progress, len(splits), recipe))
-        predictions.append(table)
-        curves.append(curve)
-    run.write_predictions(VALIDATION, pd.concat(predictions, ignore_index=True))
-    write_table(pd.concat(curves, ignore_index=True), run.folder / "curve.tsv")
+    for number, fold in enumerate(folds):
+        stage = _Stage(setting, run, fold, number, group)
+        curves.append(stage.networks(bar))
+        if group.rank == 0:
+            stage.baselines()
+            predictions.append(stage.predict())
+        wait_for_all(group)
+    if group.rank == 0:
+        run.write_predictions(VALIDATION, pd.concat(predictions, ignore_index=True))
+        write_table(pd.concat(curves, ignore_index=True), run.folder / "curve.tsv")
+    wait_for_all(group)
     return run
 
 
 class _Bar:
     """Progress over all folds, fits and checks."""
 
-    def __init__(self, progress: Progress, n_folds: int, recipe: Recipe) -> None:
+    def __init__(self, progress: Progress, n_folds: int, recipe: Recipe, n_models: int) -> None:
         self._progress, self._settings = progress, recipe.train
-        self._per_fit = recipe.train.checks
-        self._total = n_folds * recipe.train.members * (2 if recipe.train.refit else 1) * self._per_fit
-        self._fits_a_fold = self._total // n_folds // self._per_fit
+        self._fits_a_fold = recipe.train.members * (2 if recipe.train.refit else 1) * n_models
+        self._total = n_folds * self._fits_a_fold * recipe.train.checks
+        self._done = 0
 
-    def of(self, fold: int, fit: int) -> Callable[[int, dict[str, float]], None]:
-        """What the loop calls at each check of a fold's n-th fit."""
-        done = (fold * self._fits_a_fold + fit) * self._per_fit
+    def next_fit(self) -> Callable[[int, dict[str, float]], None]:
+        """What the loop calls at each check of the next fit."""
+        done = self._done * self._settings.checks
+        self._done += 1
 
         def on_check(step: int, row: dict[str, float]) -> None:
-            accuracy = row["validation_balanced_accuracy"]
-            what = "final fit" if np.isnan(accuracy) else f"training, validation balanced accuracy {accuracy:.3f}"
-            self._progress(what, done + round(step / self._settings.steps * self._per_fit), self._total)
+            score = row["validation_score"]
+            what = "final fit" if np.isnan(score) else f"training, validation score {score:.3f}"
+            self._progress(what, done + round(step / self._settings.steps * self._settings.checks), self._total)
 
         return on_check
 
 
-def number_people(trials: pd.DataFrame, *, per_person: bool) -> dict[str, int]:
-    """Index of each person's own weights; all 0 where every person has a decoder of their own."""
-    people = sorted(set(trials["person"]))
-    return {person: 0 if per_person else k for k, person in enumerate(people)}
+class _Stage:
+    """The fits of one fold: choices on validation, then the final ones on all that shares nothing with test."""
 
+    def __init__(self, setting: Setting, run: Run, fold: Fold, number: int, group: Group) -> None:
+        self.setting, self.run, self.fold, self.number, self.group = setting, run, fold, number, group
+        self.name, recipe = f"fold{number}", setting.recipe
+        rows = {part: setting.rows(fold, part) for part in (TRAIN, VALIDATION)}
+        for modality, source in setting.sources.of.items():
+            limits = fit_limits(source.epochs, rows[TRAIN][modality], recipe.view, recipe.train.seed)
+            if group.rank == 0:
+                run.add_limits(setting.scaler_stage(self.name, modality), limits)
+            for part, of in rows.items():
+                of[modality] = accepted(source.epochs, of[modality], recipe.view, limits)
+                self._still_there(part, modality, of[modality], limits)
+        self.rows = rows
+        self.targets = {part: setting.targets(of, number) for part, of in rows.items()}
+        self.data = self._scaled(rows[TRAIN], self.name)
+        wait_for_all(group)
 
-def label_trials(
-    trials: pd.DataFrame, labels: LabelSettings, concept_folder: Path
-) -> tuple[tuple[str, ...], NDArray[np.int64]]:
-    """Class names and each trial's class (N,), -1 for none. Raises `DataError` for a class that is not there."""
-    if labels.source == "column":
-        column = trials["label"].to_numpy(dtype=str)
-        there = sorted(set(column) - {"n/a"})
-        classes = labels.classes or tuple(there)
-        if missing := [name for name in classes if name not in there]:
-            found = ", ".join(there) or "none (name the column in data.events.label)"
-            raise DataError(f"labels.classes: no trial has the label {', '.join(missing)}; there are {found}")
-        member = np.stack([column == name for name in classes], axis=1)
-    else:
-        if not labels.classes:
-            raise DataError('labels.classes is empty; name two or more categories, e.g. ["fruit", "furniture"]')
-        table = read_concepts(concept_folder)
-        classes = labels.classes
-        of_concept = dict(zip(table.concepts, table.columns(classes), strict=True))
-        concept = trials["concept"].to_numpy(dtype=str)
-        if unknown := sorted(set(concept) - set(of_concept) - {"n/a"}):
-            raise DataError(
-                f"{concept_folder}: the concept table lacks {', '.join(unknown[:5])} ({len(unknown)} in all)"
-            )
-        none = np.zeros(len(classes), bool)
-        member = np.stack([of_concept.get(name, none) for name in concept])
-    if len(classes) < 2:
-        raise DataError(f"labels.classes: {', '.join(classes) or 'none'}; a decision needs two or more")
-    label_N = np.where(member.any(1), member.argmax(1), -1)
-    if labels.several == "leave_out":
-        label_N[member.sum(1) > 1] = -1
-    return classes, label_N
-
-
-def make_splits(epochs: Epochs, label_N: NDArray[np.int64], recipe: Recipe, say: Say) -> list[Split]:
-    """The folds, checked; says how many trials each part has and why others are left out."""
-    trials, settings = epochs.trials, recipe.split
-    usable = trials["usable"].to_numpy()
-    label_N = _usable_labels(trials, label_N, recipe)
-    zero_shot = settings.method == "concepts"
-    if zero_shot:
-        splits = [
-            split_concepts(
-                trials,
-                label_N,
-                dataset_test=settings.test == "dataset",
-                concept_shares=(settings.validation_concepts, settings.test_concepts),
-                sequence_shares=(settings.validation_sequences, settings.test_sequences),
-                rng=np.random.default_rng(settings.seed),
-            )
-        ]
-    else:
-        splits = split_blocks(trials, label_N, unit=settings.unit, folds=settings.folds)
-    if settings.per_person:
-        splits = split_people(trials, label_N, splits)
-    where = _stretches(epochs, recipe)
-    cleaned = [drop_touching(split, *where) for split in splits]
-    for split in cleaned:
-        check_split(trials, split, *where, zero_shot=zero_shot)
-    say(
-        f"{len(trials)} trials: {int((~usable).sum())} touch a bad stretch or the recording's ends, "
-        f"{int((label_N >= 0).sum())} of the others have a class"
-    )
-    for fold, (before, split) in enumerate(zip(splits, cleaned, strict=True)):
-        counts = ", ".join(f"{part} {int((split == part).sum())}" for part in (TRAIN, VALIDATION, TEST))
-        concepts = ", ".join(str(len(set(trials["concept"][split == part]))) for part in (TRAIN, VALIDATION, TEST))
-        touching = int(((before != UNUSED) & (split == UNUSED)).sum())
-        of = f" of {concepts} concepts" if zero_shot else f"; {touching} touched another part's window"
-        say((f"fold {fold + 1}: " if len(splits) > 1 else "") + counts + of)
-    return cleaned
-
-
-def _usable_labels(trials: pd.DataFrame, label_N: NDArray[np.int64], recipe: Recipe) -> NDArray[np.int64]:
-    """-1 where an epoch cannot be cut, and by setting where the person responded."""
-    usable = trials["usable"].to_numpy()
-    if recipe.view.targets == "leave_out":
-        usable = usable & (trials["is_target"].to_numpy() == 0)
-    return np.where(usable, label_N, -1)
-
-
-def _stretches(epochs: Epochs, recipe: Recipe) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
-    """Store, first sample and length of all that may be read for a trial: window, baseline, random shift."""
-    shift = round(recipe.train.time_shift_s * epochs.sfreq)
-    start = epochs.trials["read_start"].to_numpy() - shift
-    return epochs.trials["store"].to_numpy(), start, epochs.n_read + 2 * shift
-
-
-def _concept_folder(recipe: Recipe) -> Path:
-    return Path(recipe.paths.things or recipe.paths.bids)
-
-
-def _write_splits(run: Run, trials: pd.DataFrame, label_N: NDArray[np.int64], splits: Sequence[Split]) -> None:
-    tables = []
-    for fold, split in enumerate(splits):
-        used = split != UNUSED
-        tables.append(trials.loc[used].assign(**{"fold": fold, "split": split[used], "class": label_N[used]}))
-    write_table(pd.concat(tables)[SPLIT_COLUMNS], run.folder / "splits.tsv")
-
-
-def _labelled(task: _Task, rows: NDArray[np.int64], fold: int, *, shuffled: bool) -> Labelled:
-    """Rows with their classes; as a control, the classes dealt anew among concepts (or among trials)."""
-    label_N = task.label_N[rows]
-    if shuffled:
-        concept = task.epochs.trials["concept"].to_numpy(dtype=str)[rows]
-        by_trial = task.recipe.split.method == "blocks"
-        unit = np.arange(len(rows)) if by_trial else np.unique(concept, return_inverse=True)[1]
-        _, first, index = np.unique(unit, return_index=True, return_inverse=True)
-        rng = np.random.default_rng([task.recipe.train.seed, fold, len(rows)])
-        label_N = deal_labels(label_N[first], rng)[index]
-    return Labelled(rows, label_N, task.person_N[rows])
-
-
-def deal_labels(label_U: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
-    """Labels (U,) dealt anew so that every true class receives all labels in their proportions.
-
-    A plain permutation is correlated with the truth by accident (1 / sqrt(U)), enough for a decoder to learn from.
-    """
-    interleaved_key = np.empty(len(label_U))
-    for label in np.unique(label_U):
-        mine = np.flatnonzero(label_U == label)
-        interleaved_key[mine] = (np.arange(len(mine)) + rng.random()) / len(mine)
-    spread = label_U[np.argsort(interleaved_key, kind="stable")]
-    order = np.lexsort([rng.random(len(label_U)), label_U])  # by true class, at random within
-    dealt = np.empty_like(label_U)
-    dealt[order] = spread
-    return dealt
-
-
-def _train_fold(task: _Task, fold: int, split: Split, bar: _Bar) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Network members and linear baseline of one fold; their validation predictions and training curves."""
-    recipe, epochs = task.recipe, task.epochs
-    rows = {part: np.flatnonzero(split == part) for part in (TRAIN, VALIDATION)}
-    stage = f"fold{fold}"
-    limits = fit_limits(epochs, rows[TRAIN], recipe.view, recipe.train.seed)
-    task.run.add_limits(stage, limits)
-    rows = {part: accepted(epochs, r, recipe.view, limits) for part, r in rows.items()}
-    for part, kept in rows.items():
-        if set(task.label_N[kept]) != set(range(len(task.classes))):
+    def _still_there(self, part: str, modality: str, rows: Index, limits: Mapping[str, float]) -> None:
+        task = self.setting.task
+        wanted = set(range(len(task.names))) if task.kind == "classify" else {0}
+        target_N = task.of[modality].target_N[rows]
+        there = set(target_N) if task.kind == "classify" else {0} if len(rows) else set()
+        if not wanted <= there:
             raise SplitError(
-                f"view.reject = {recipe.view.reject!r} leaves the {part} part without some class; the limits are "
-                + ", ".join(f"{limit:.3g}" for limit in limits.values())
+                f"view.reject = {self.setting.recipe.view.reject!r} leaves the {part} part without some class; the "
+                "limits are " + ", ".join(f"{limit:.3g}" for limit in limits.values())
             )
-    data = _scaled(task, rows[TRAIN], stage)
-    training = _labelled(task, rows[TRAIN], fold, shuffled=recipe.labels.shuffled)
-    validation = _labelled(task, rows[VALIDATION], fold, shuffled=recipe.labels.shuffled)
-    members, curves = [], []
-    for member in range(recipe.train.members):
-        model, curve = _member(task, data, training, validation, (fold, member, 0), stage, bar.of(fold, member))
-        members.append(model)
-        curves.append(curve.assign(fold=fold, member=member))
-    linear = _linear(task, data, training, validation, stage)
-    if recipe.train.refit:
-        _refit(task, fold, split, linear, [_best_step(curve) for curve in curves], bar)
-    x_NCT, who = data.read_all(validation.rows), validation.person_N
-    log_p = {
-        recipe.model.name: network_log_probability(members, x_NCT, who),
-        "linear": linear.log_probability(x_NCT.cpu().numpy(), who),
-    }
-    truth, trials = task.label_N[validation.rows], epochs.trials.iloc[validation.rows]
-    tables = [prediction_table(trials, values, truth, task.classes, name, fold, 1) for name, values in log_p.items()]
-    return pd.concat(tables, ignore_index=True), pd.concat(curves, ignore_index=True)
+
+    def networks(self, bar: _Bar) -> pd.DataFrame:
+        """Train every network, twice where a final fit is asked for; all processes together. Returns the curves."""
+        recipe, curves = self.setting.recipe, []
+        steps: dict[tuple[str, int], int] = {}
+        for model in network_names(self.setting):
+            for member in range(recipe.train.members):
+                curve = self._fit(self.name, model, member, self.data, self.rows[TRAIN], bar, None)
+                steps[model, member] = _best_step(curve)
+                curves.append(curve.assign(fold=self.number, member=member, model=model))
+        if recipe.train.refit:
+            rows, data = self.final()
+            for model in network_names(self.setting):
+                for member in range(recipe.train.members):
+                    self._fit(f"{self.name}_refit", model, member, data, rows, bar, steps[model, member])
+        return pd.concat(curves, ignore_index=True)
+
+    def final(self) -> tuple[dict[str, Index], dict[str, ScaledEpochs]]:
+        """Rows and scaled data of the final fit."""
+        setting, recipe, rows = self.setting, self.setting.recipe, {}
+        for modality, source in setting.sources.of.items():
+            stratum_N = setting.task.of[modality].stratum_N
+            found = final_rows(source, stratum_N, self.fold[modality], recipe, fused=setting.sources.is_fusion)
+            limits = self.run.read_limits(setting.scaler_stage(self.name, modality))
+            rows[modality] = accepted(source.epochs, found, recipe.view, limits)
+        return rows, self._scaled(rows, f"{self.name}_refit")
+
+    def _scaled(self, rows: Mapping[str, Index], stage: str) -> dict[str, ScaledEpochs]:
+        """Epochs under scalers that are fitted on these rows and kept in the run."""
+        setting, found = self.setting, {}
+        for modality, source in setting.sources.of.items():
+            name = setting.scaler_stage(stage, modality)
+            target_N, view = setting.task.of[modality].target_N, setting.recipe.view
+            fitted = fit_scalers(source.epochs, rows[modality], target_N, view, name, setting.recipe.train.seed)
+            if self.group.rank == 0:
+                self.run.add_scalers(fitted)
+            found[modality] = ScaledEpochs(source.epochs, fitted, name, view)
+        return found
+
+    def _fit(
+        self, stage: str, model: str, member: int, data: Mapping[str, ScaledEpochs], rows: Mapping[str, Index],
+        bar: _Bar, n_steps: int | None,
+    ) -> pd.DataFrame:  # fmt: skip
+        """Train one network and keep it; its curve. Read back if an earlier call finished it."""
+        setting, recipe, group = self.setting, self.setting.recipe, self.group
+        path = self.run.checkpoint(network_name(setting, stage, model, member))
+        curve_path, on_check = path.with_suffix(".tsv"), bar.next_fit()
+        if most(int(path.exists() and curve_path.exists()), group):
+            return pd.read_csv(curve_path, sep="\t")
+        names = modalities_of(setting, model)
+        rows = {name: rows[name] for name in names}
+        targets = setting.targets(rows, self.number)
+        final = n_steps is not None
+        key = (recipe.train.seed, self.number, member, int(final))
+        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
+        objective = setting.task.objective(recipe, np.concatenate(list(targets.values())))
+        shapes = shapes_of(setting, names, objective.n_outputs)
+        learner = build_learner(shapes, objective, recipe, max(len(r) for r in rows.values()), group)
+        unfinished = path.with_name(f"{path.stem}_unfinished.safetensors")
+        validation = None if final else self.validation(names)
+        chosen = {name: data[name] for name in names}
+        course = Course(
+            chosen, setting.examples(rows, targets), validation, recipe.train, recipe.execution, key, unfinished,
+            group, n_steps,
+        )  # fmt: skip
+        curve = pd.DataFrame(fit(learner, course, self._cells, on_check))
+        if group.rank == 0:
+            write_table(curve, curve_path)
+        save_learner(learner, path, group)
+        wait_for_all(group)
+        if group.rank == 0:
+            unfinished.unlink(missing_ok=True)
+            self._weigh(path, stage, model, member)
+        wait_for_all(group)
+        return curve
+
+    def _weigh(self, path: Path, stage: str, model: str, member: int) -> None:
+        """How far each modality is trusted: from validation, and for a final fit as it was chosen there."""
+        if model != FUSED or self.setting.recipe.model.fusion == "early":
+            return
+        tensors = load_tensors(path)
+        if stage == self.name:
+            learner = load_network(self.setting, self.run, stage, model, member, self.targets[TRAIN])
+            calibrate(learner, self.validation(tuple(self.rows[VALIDATION])), self.data)
+            tensors["network.exponent_M3"] = learner.network.state_dict()["exponent_M3"]
+        else:
+            chosen = load_tensors(self.run.checkpoint(network_name(self.setting, self.name, model, member)))
+            tensors["network.exponent_M3"] = chosen["network.exponent_M3"]
+        save_atomically(tensors, path)
+
+    def validation(self, names: Sequence[str]) -> Asked:
+        """Every validation trial; of a fusion, pairs."""
+        rows = {name: self.rows[VALIDATION][name] for name in names}
+        if len(names) == 1:
+            [name] = names
+            return self.setting.single(name, rows[name], self.targets[VALIDATION][name])
+        return self.setting.examples(rows, {name: self.targets[VALIDATION][name] for name in names}).each()
+
+    def _cells(self, modality: str) -> Index:
+        """Within what a decoder's statistics take means: classes; concepts, where there are no classes."""
+        task = self.setting.task
+        if task.kind == "classify":
+            return task.of[modality].target_N
+        concept = self.setting.sources.of[modality].trials["concept"].to_numpy(dtype=str)
+        return np.unique(concept, return_inverse=True)[1]
+
+    def baselines(self) -> None:
+        """Closed-form decoders: choices on validation, then fitted on all, and kept."""
+        setting, recipe = self.setting, self.setting.recipe
+        final = self.final() if recipe.train.refit else None
+        for modality in setting.sources.of:
+            shape, pooled_only = setting.shapes[modality], bool(recipe.split.new_people)
+            for kind in kinds_for(setting.task):
+                path = self.run.checkpoint(baseline_name(setting, self.name, kind, modality))
+                final_path = self.run.checkpoint(baseline_name(setting, f"{self.name}_refit", kind, modality))
+                if path.exists() and (final is None or final_path.exists()):
+                    continue
+                training, objective = self._sample(self.data, self.rows[TRAIN], self.targets[TRAIN], modality)
+                validation, _ = self._sample(self.data, self.rows[VALIDATION], self.targets[VALIDATION], modality)
+                chosen = choose_baseline(kind, training, validation, shape, objective, pooled_only=pooled_only)
+                chosen.save(path)
+                if final is not None:
+                    rows, data = final
+                    sample, objective = self._sample(data, rows, setting.targets(rows, self.number), modality)
+                    choice = Choice(chosen.fitted.width, chosen.fitted.pooled)
+                    (fit_baseline(kind, sample, choice, shape, objective) or chosen).save(final_path)
+
+    def _sample(
+        self, data: Mapping[str, ScaledEpochs], rows: Mapping[str, Index], targets: Mapping[str, Index], modality: str
+    ) -> tuple[Sample, Any]:
+        """At most `LINEAR_TRIALS` scaled trials, and what their targets mean without learning."""
+        setting, mine = self.setting, rows[modality]
+        rng = np.random.default_rng([setting.recipe.train.seed, len(mine)])
+        some = np.sort(rng.permutation(len(mine))[:LINEAR_TRIALS])
+        x_NCT = data[modality].read_all(mine[some]).cpu().numpy()
+        person_N, target_N = setting.sources.of[modality].person_index[mine[some]], targets[modality][some]
+        return Sample(x_NCT, person_N, target_N), plain_objective(setting.task, setting.recipe, targets[modality])
+
+    def predict(self) -> pd.DataFrame:
+        """What every decoder says to validation's single trials (of a fusion, pairs)."""
+        models = load_models(self.setting, self.run, self.name, self.targets[TRAIN])
+        asked = self.validation(tuple(self.setting.sources.of))
+        gallery = gallery_of(self.setting, asked.target_N)
+        truth_N = columns(self.setting, asked.target_N, gallery)
+        answers = models.ask(asked, gallery)
+        self.run.add_temperatures(
+            self.name, {model: temperature(self.setting, score, truth_N) for model, score in answers.items()}
+        )
+        tables = [
+            decision_table(self.setting, asked, gallery, score, model, self.number, 1)
+            for model, score in answers.items()
+        ]
+        return pd.concat(tables, ignore_index=True)
 
 
-def _scaled(task: _Task, rows: NDArray[np.int64], stage: str) -> ScaledEpochs:
-    """Epochs under scalers that are fitted on these rows and kept in the run."""
-    recipe = task.recipe
-    fitted = fit_scalers(task.epochs, rows, task.label_N, recipe.view, stage, recipe.train.seed)
-    task.run.add_scalers(fitted)
-    return ScaledEpochs(task.epochs, fitted, stage, recipe.view)
+def _trained_people(person_of: Mapping[str, int], recipe: Recipe) -> dict[str, int]:
+    """Indices of the people who are trained, without those whom training never meets."""
+    trained = [person for person in person_of if person not in recipe.split.new_people]
+    return {person: 0 if recipe.split.per_person else k for k, person in enumerate(trained)}
 
 
 def _best_step(curve: pd.DataFrame) -> int:
     return int(curve["step"].to_numpy()[curve["validation_loss"].to_numpy().argmin()])
 
 
-def _refit(task: _Task, fold: int, split: Split, linear: LinearDecoder, steps: Sequence[int], bar: _Bar) -> None:
-    """Both decoders anew on everything that shares nothing with the test part, all choices kept."""
-    recipe, epochs, stage = task.recipe, task.epochs, f"fold{fold}_refit"
-    trials = epochs.trials
-    usable_label = _usable_labels(trials, task.label_N, recipe)
-    where = _stretches(epochs, recipe)
-    rows = refit_rows(trials, usable_label, split, *where, zero_shot=recipe.split.method == "concepts")
-    rows = accepted(epochs, rows, recipe.view, task.run.read_limits(f"fold{fold}"))
-    data = _scaled(task, rows, stage)
-    everything = _labelled(task, rows, fold, shuffled=recipe.labels.shuffled)
-    for member, n_steps in enumerate(steps):
-        on_check = bar.of(fold, recipe.train.members + member)
-        _member(task, data, everything, None, (fold, member, 1), stage, on_check, n_steps)
-    path = task.run.checkpoint(f"{stage}_linear")
-    if not path.exists():
-        decoder = _fit_linear_on(task, data, everything, linear.width, pooled=linear.pooled)
-        save_linear(decoder or linear, path)
-
-
-def _member(
-    task: _Task,
-    data: ScaledEpochs,
-    training: Labelled,
-    validation: Labelled | None,
-    key: tuple[int, ...],
-    stage: str,
-    on_check: Callable[[int, dict[str, float]], None],
-    n_steps: int | None = None,
-) -> tuple[Decoder, pd.DataFrame]:
-    """One trained network and its curve; read back if an earlier call finished it."""
-    recipe, device = task.recipe, task.epochs.device
-    path = task.run.checkpoint(f"{stage}_member{key[1]}")
-    curve_path = path.with_suffix(".tsv")
-    if path.exists() and curve_path.exists():
-        return load_network(path, task.shape, recipe.model, device), pd.read_csv(curve_path, sep="\t")
-    key = (recipe.train.seed, *key)
-    torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
-    model = build(task.shape, recipe.model)
-    unfinished = task.run.checkpoint(f"{stage}_member{key[2]}_unfinished")
-    n_classes = len(task.classes)
-    curve = pd.DataFrame(
-        fit(model, data, training, validation, recipe.train, n_classes, key, unfinished, on_check, n_steps)
-    )
-    write_table(curve, curve_path)
-    save_network(model, path)
-    unfinished.unlink(missing_ok=True)
-    return model, curve
-
-
-def _linear(task: _Task, data: ScaledEpochs, training: Labelled, validation: Labelled, stage: str) -> LinearDecoder:
-    """The best of the baseline's choices (bin width; one for all people or one each) by validation loss."""
-    path = task.run.checkpoint(f"{stage}_linear")
-    if path.exists():
-        return load_linear(path)
-    validation_NCT = data.read_all(validation.rows).cpu().numpy()
-    truth, shape = validation.label_N, task.shape
-    truth_N = torch.from_numpy(truth)
-    weight_K = class_weights(truth_N, shape.n_outputs)
-    best: tuple[float, LinearDecoder] | None = None
-    for width in bin_widths(shape.n_sensors, shape.n_times, shape.sfreq):
-        for pooled in (True, False) if shape.n_people > 1 else (True,):
-            decoder = _fit_linear_on(task, data, training, width, pooled=pooled)
-            if decoder is None:
-                continue
-            log_p = decoder.log_probability(validation_NCT, validation.person_N)
-            loss = calibrated_loss(torch.from_numpy(log_p), truth_N, weight_K)
-            if best is None or loss < best[0]:
-                best = (loss, decoder)
-    if best is None:
-        raise SplitError("some class has fewer than two training trials; more recordings or other classes are needed")
-    save_linear(best[1], path)
-    return best[1]
-
-
-def _fit_linear_on(
-    task: _Task, data: ScaledEpochs, training: Labelled, width: int, *, pooled: bool
-) -> LinearDecoder | None:
-    rng = np.random.default_rng([task.recipe.train.seed, len(training.rows)])
-    some = np.sort(rng.permutation(len(training.rows))[:LINEAR_TRIALS])
-    x_NCT = data.read_all(training.rows[some]).cpu().numpy()
-    people = training.person_N[some]
-    shape = task.shape
-    return fit_linear(x_NCT, training.label_N[some], people, shape.n_outputs, shape.n_people, width, pooled=pooled)
+def _silent(*_: object) -> None:
+    """For processes that do not speak."""

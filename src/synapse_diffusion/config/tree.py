@@ -287,17 +287,61 @@ class ViewSettings(Settings):
 
 
 class LabelSettings(Settings):
-    """What is decoded: exclusive classes."""
+    """The classes or questions that trials are decoded into (`target.task`)."""
 
     source: Literal["things", "column"] = "things"
     """Categories of the image's concept from the THINGS table, or the trial table's `label`."""
     classes: Names = ()
-    """Classes by name; empty (only for `column`): all that occur."""
+    """Classes or questions by name; empty: all that occur (`column`), all 27 of THINGS (questions)."""
     several: Literal["leave_out", "first"] = "leave_out"
     """A trial that belongs to several of the classes is left out, or takes the first in the order given; a
     trial with none is always left out."""
     shuffled: bool = False
     """Negative control: classes dealt to training and validation concepts (or trials) at random."""
+
+
+class TargetSettings(Settings):
+    """What a decoder is to tell of a trial."""
+
+    task: Literal["classify", "questions", "retrieve"] = "classify"
+    """`classify`: one of several exclusive classes. `questions`: yes or no to each category (THINGS' 27 are nested).
+    `retrieve`: the vector of the image that was seen, to find it among images that were never trained."""
+    table: str = ""
+    """`retrieve`: an embedding table's folder under `paths.embeddings`; empty: the one that `embed.*` describes."""
+    layers: Names = ()
+    """`retrieve`: layers of the table to predict; empty: all."""
+    weights: Literal["equal", "learned"] = "equal"
+    """`retrieve`: what several layers count for."""
+    scaling: Literal["standardise", "centre", "whiten"] = "standardise"
+    """`retrieve`: of the vectors, fitted on training images: each number to one standard deviation, the mean taken off
+    alone, or principal components to one standard deviation."""
+    components: Annotated[int, Field(ge=0)] = 0
+    """`retrieve`: principal components of the training images' vectors that are kept a layer; 0: no such step."""
+    projection: Annotated[int, Field(ge=0)] = 0
+    """`retrieve`: numbers of a linear map of the images' vectors that is learned together with the decoder; 0: none."""
+
+    @model_validator(mode="after")
+    def _retrieval_only(self) -> Self:
+        defaults = type(self).model_fields
+        given = [name for name, value in self if name != "task" and value != defaults[name].default]
+        if self.task != "retrieve" and given:
+            raise ValueError(f"{given[0]} is a setting of task = 'retrieve', not of {self.task!r}")
+        if self.scaling == "whiten" and not self.components:
+            raise ValueError("scaling = 'whiten' needs components, the number of principal components to keep")
+        return self
+
+
+class LossSettings(Settings):
+    """How far a predicted vector is from an image's (`target.task = "retrieve"`)."""
+
+    name: Literal["info_nce", "siglip", "cosine", "squared"] = "info_nce"
+    """`info_nce`: find each trial's image among the batch's, and each image's trial; `siglip`: each pair a yes/no
+    question; `cosine`, `squared`: distance from the own image's vector."""
+    temperature: Annotated[float, Field(ge=0.01, le=1)] = 0.07
+    """Start of the learned temperature of `info_nce` and `siglip`, which is held between 0.01 and 1."""
+    mmd_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the steps at the beginning in which only the distributions of predictions and vectors are brought
+    together (maximum mean discrepancy)."""
 
 
 class SplitSettings(Settings):
@@ -322,8 +366,16 @@ class SplitSettings(Settings):
     """`blocks`: contiguous folds a person; each is tested once, the next one validates."""
     per_person: bool = False
     """One decoder a person, from that person's trials alone, instead of one for all with weights of each."""
+    new_people: Names = ()
+    """`concepts`: people whom training never meets; they alone are tested, with the weights that all people share."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Another seed, other concepts and sequences held out."""
+
+    @model_validator(mode="after")
+    def _new(self) -> Self:
+        if self.new_people and (self.method != "concepts" or self.per_person):
+            raise ValueError("new_people needs method = 'concepts' and one decoder for all (per_person = false)")
+        return self
 
 
 class EmbedSettings(Settings):
@@ -383,10 +435,15 @@ class ModelSettings(Settings):
     """`tsconv`, `atm`, `brain_module`: from features to outputs by one layer (classes), or by NICE's residual layers
     and a normalisation of the output (embeddings)."""
 
+    fusion: Literal["precision", "early"] = "precision"
+    """`train fusion`: a decoder for each modality whose outputs are summed, weighted by how sure each is of the trial;
+    or one decoder of all sensors together (equal rates and windows)."""
+
     def given(self) -> dict[str, Any]:
         """What is not left to the decoder."""
         defaults = type(self).model_fields
-        return {name: value for name, value in self if name != "name" and value != defaults[name].default}
+        own = ("name", "fusion")
+        return {name: value for name, value in self if name not in own and value != defaults[name].default}
 
     @model_validator(mode="after")
     def _known(self) -> Self:
@@ -414,7 +471,11 @@ class TrainSettings(Settings):
     linear_prior: NotNegative = 3.0
     """Strength of the normal prior on the linear path's weights (`compact`)."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of the target spread over all classes."""
+    """`classify`: share of the target spread over all classes."""
+    repeats: Count = 1
+    """Most trials of one image and person that are averaged into a training trial; how many is drawn anew each time."""
+    modality_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.25
+    """`train fusion`: share of the training trials whose fused output lacks one modality."""
     time_shift_s: NotNegative = 0.0
     """Largest random shift of a training epoch, in s."""
     noise: NotNegative = 0.0
@@ -443,6 +504,16 @@ class EvaluateSettings(Settings):
     """Random exchanges behind each p; 0: no p."""
     bootstrap: Annotated[int, Field(ge=0)] = 2000
     """Draws behind each interval; 0: no interval."""
+    gallery: tuple[Annotated[int, Field(ge=0)], ...] = (0,)
+    """`retrieve`: images among which the one seen is to be found; 0: the test images. A larger number adds images of
+    test concepts' other pictures, then of concepts that were trained."""
+    controls: tuple[Literal["prestimulus", "noise", "mean", "wrong_person"], ...] = (
+        "prestimulus", "noise", "mean", "wrong_person",
+    )  # fmt: skip
+    """What must be at chance: the linear baseline trained and tested before the picture (`prestimulus`), noise as
+    input, one prediction for all (`mean`); and, at or above it, another person's weights (`wrong_person`)."""
+    dynamics: bool = False
+    """Also what is decoded when: time-resolved scores, temporal generalisation, similarity structure, reliability."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Of permutations and draws."""
 
@@ -456,6 +527,14 @@ class ExecutionSettings(Settings):
     """Recordings converted side by side; 0: what processors and memory allow."""
     threads: Annotated[int, Field(ge=0)] = 0
     """Threads of the mathematics in training and evaluation; 0: PyTorch's default."""
+    processes: Annotated[int, Field(ge=0)] = 0
+    """Processes that train one decoder together; 0: one for each GPU, one on a CPU. torchrun's count goes first."""
+    sharding: Literal["ddp", "fsdp"] = "ddp"
+    """Several processes: each holds all weights, or a share of them (FSDP2)."""
+    compile: bool = False
+    """Compile the decoder (torch.compile): minutes once, then faster steps on a GPU."""
+    checkpoint_minutes: NotNegative = 5.0
+    """A checkpoint at the next check after so many minutes, and on SIGTERM and SIGUSR1 at once; 0: at every check."""
     verify_stores: bool = True
     """Check each store's signal against its checksum before use."""
 
@@ -472,6 +551,8 @@ class Recipe(Settings):
     split: SplitSettings = SplitSettings()
     labels: LabelSettings = LabelSettings()
     embed: EmbedSettings = EmbedSettings()
+    target: TargetSettings = TargetSettings()
+    loss: LossSettings = LossSettings()
     model: ModelSettings = ModelSettings()
     train: TrainSettings = TrainSettings()
     evaluate: EvaluateSettings = EvaluateSettings()

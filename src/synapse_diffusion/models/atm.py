@@ -8,13 +8,13 @@ the model is bound to its montage.
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from synapse_diffusion.models.base import Decoder, Shape, make_head
+from synapse_diffusion.models.base import Decoder, Dropout, Shape, make_head
 from synapse_diffusion.models.tsconv import TemporalSpatial
 
 HEADS: Final = 4
@@ -32,16 +32,17 @@ class AttentionBlock(nn.Module):
         self.out = nn.Linear(inner, n_times)
         self.norm = nn.LayerNorm(n_times)
         self.feed = nn.Sequential(
-            nn.Linear(n_times, FEED_FORWARD), nn.GELU(), nn.Dropout(dropout), nn.Linear(FEED_FORWARD, n_times)
+            nn.Linear(n_times, FEED_FORWARD), nn.GELU(), Dropout(dropout), nn.Linear(FEED_FORWARD, n_times)
         )
         self.feed_norm = nn.LayerNorm(n_times)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x_BNT: Tensor) -> Tensor:
         """Same shape."""
         split = self.query_key_value(x_BNT).unflatten(2, (3, HEADS, -1)).permute(2, 0, 3, 1, 4)
-        share = self.dropout.p if self.training else 0.0
-        mixed = functional.scaled_dot_product_attention(split[0], split[1], split[2], dropout_p=share)
+        query, key, value = split[0], split[1], split[2]
+        weight_BHNN = torch.softmax(query @ key.transpose(2, 3) / math.sqrt(query.shape[3]), 3)
+        mixed = self.dropout(weight_BHNN) @ value
         x_BNT = self.norm(x_BNT + self.dropout(self.out(mixed.transpose(1, 2).flatten(2))))
         result: Tensor = self.feed_norm(x_BNT + self.dropout(self.feed(x_BNT)))
         return result
@@ -67,9 +68,13 @@ class ATM(Decoder):
         self.person_PT = nn.Parameter(torch.randn(shape.n_people, n_times))
         self.blocks = nn.Sequential(*(AttentionBlock(n_times, TOKEN_DROPOUT * dropout) for _ in range(layers)))
         self.norm = nn.LayerNorm(n_times)
-        self.dropout = nn.Dropout(TOKEN_DROPOUT * dropout)
+        self.dropout = Dropout(TOKEN_DROPOUT * dropout)
         self.features = TemporalSpatial(shape.n_sensors, n_times, shape.sfreq, components, width, dropout)
         self.head = make_head(projector, self.features.n_features, shape.n_outputs, dropout)
+
+    def person_tensors(self) -> dict[str, str]:
+        """The people's tokens."""
+        return {"person_PT": "mean"}
 
     def forward(self, x_BCT: Tensor, person_B: Tensor) -> Tensor:
         """Outputs (B, D)."""

@@ -57,6 +57,37 @@ class Decoder(nn.Module):
         """Those that `linear_penalty` holds, which need no weight decay beside it."""
         return []
 
+    def linear_features(self, x_BCT: Tensor, person_B: Tensor) -> Tensor | None:
+        """Features (B, F) of a linear path that can begin at a closed-form solution; most have none."""
+        return None
+
+    def begin_at(self, feature_NF: Tensor, target_ND: Tensor) -> None:
+        """Start from the best linear map of those features to target vectors, once, after `fit_statistics`."""
+
+    def person_tensors(self) -> dict[str, str]:
+        """Names of tensors with a row for each person, and how a new person's row begins: `zero` or `mean`."""
+        return {}
+
+
+class Dropout(nn.Module):
+    """Dropout whose mask is drawn for the whole batch, of which this process holds share `rank` of `size`.
+
+    Several processes with equal seeds then leave out what one would. Set `share` before training.
+    """
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+        self.share = (0, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Same shape; rows are trials."""
+        if not self.training or not self.p:
+            return x
+        rank, size = self.share
+        drawn = torch.rand(len(x) * size, *x.shape[1:], device=x.device)
+        return x * (drawn[rank * len(x) : (rank + 1) * len(x)] >= self.p) / (1 - self.p)
+
 
 class PersonLayer(nn.Module):
     """`x + M[person] x` over channels; M begins at zero, and weight decay holds it there where data are few.
@@ -93,7 +124,7 @@ class ResidualProjector(nn.Module):
     def __init__(self, n_features: int, n_outputs: int, dropout: float) -> None:
         super().__init__()
         self.enter = nn.Linear(n_features, n_outputs)
-        self.residual = nn.Sequential(nn.GELU(), nn.Linear(n_outputs, n_outputs), nn.Dropout(dropout))
+        self.residual = nn.Sequential(nn.GELU(), nn.Linear(n_outputs, n_outputs), Dropout(dropout))
         self.norm = nn.LayerNorm(n_outputs)
 
     def forward(self, feature_BF: Tensor) -> Tensor:

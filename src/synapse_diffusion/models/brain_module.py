@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from synapse_diffusion.models.base import Decoder, PersonLayer, Shape, make_head
+from synapse_diffusion.models.base import Decoder, Dropout, PersonLayer, Shape, make_head
 
 HARMONICS: Final = 32  # a dimension: 2,048 features of a position
 MARGIN: Final = 0.2  # the features' period is the unit square and this on each side
@@ -135,12 +135,16 @@ class BrainModule(Decoder):
             nn.GELU(),
         )
         self.over_time = nn.Linear(shape.n_times, 1)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.head = make_head(projector, 2 * width, shape.n_outputs, dropout)
 
     def set_positions(self, position_C3: Tensor) -> None:
         """Take another montage, (C, 3) in m; its signals may have another number of sensors."""
         self.merge.set_positions(position_C3)
+
+    def person_tensors(self) -> dict[str, str]:
+        """Each person's layer."""
+        return {} if self.person.own_PCC is None else {"person.own_PCC": "zero"}
 
     def forward(self, x_BCT: Tensor, person_B: Tensor) -> Tensor:
         """Outputs (B, D)."""

@@ -3,7 +3,8 @@
 Both paths see signals whitened in time with statistics of the training trials. The linear path sees them
 whitened jointly over sensors and time, and both heads start at zero: its first gradient is then
 proportional to the class means in whitened space, which is shrinkage LDA (Ledoit & Wolf 2004), and training
-begins where the linear baseline ends. The convolutional path (spatial, then temporal convolution, then
+begins where the linear baseline ends. For vectors the linear path begins as ridge regression on these features, and its
+prior is centred there. The convolutional path (spatial, then temporal convolution, then
 pooling, after Lawhern et al. 2018 and Song et al. 2024) adds what a linear map cannot do: it is insensitive
 to a response's latency. Each person departs from the shared weights by weights of their own (Defossez 2023).
 """
@@ -17,7 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from synapse_diffusion.models.base import Decoder, Shape
+from synapse_diffusion.models.base import Decoder, Dropout, Shape
+from synapse_diffusion.models.ridge import solve_ridge
 
 KERNEL_S: Final = 0.12
 POOL_S: Final = 0.064
@@ -33,6 +35,7 @@ class CompactDecoder(Decoder):
     mean_PCT: Tensor
     whiten_TT: Tensor
     whiten_FF: Tensor
+    centre: Tensor
 
     def __init__(self, shape: Shape, *, components: int = 16, width: int = 32, dropout: float = 0.7) -> None:
         super().__init__()
@@ -47,11 +50,12 @@ class CompactDecoder(Decoder):
         self.register_buffer("whiten_FF", torch.eye(n_features))
         own = n_people if n_people > 1 else 0
         self.linear = nn.Parameter(torch.zeros(1 + own, n_outputs, n_features))
+        self.register_buffer("centre", torch.zeros_like(self.linear))
         self.bias = nn.Parameter(torch.zeros(n_outputs))
         self.spatial = nn.Parameter(torch.randn(components, n_sensors) / math.sqrt(n_sensors))
         self.spatial_own = nn.Parameter(torch.zeros(own, components, n_sensors)) if own else None
         self.temporal = nn.Conv1d(components, width, kernel, padding=kernel // 2)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.head = nn.Parameter(torch.zeros(n_outputs, width * (n_times // self.pool)))
 
     def forward(self, x_BCT: Tensor, person_B: Tensor) -> Tensor:
@@ -81,8 +85,25 @@ class CompactDecoder(Decoder):
         return functional.avg_pool1d(x_BCT, self.bin).flatten(1)
 
     def linear_penalty(self) -> Tensor:
-        """Minus the log prior of the linear weights, normal with variance 1 / features."""
-        return 0.5 * self.linear.shape[2] * self.linear.square().sum()
+        """Minus the log prior of the linear weights: normal around where they began, with variance 1 / features."""
+        return 0.5 * self.linear.shape[2] * (self.linear - self.centre).square().sum()
+
+    def person_tensors(self) -> dict[str, str]:
+        """Each person's mean course, and departures from the shared weights."""
+        own = {"linear": "zero", "centre": "zero", "spatial_own": "zero"} if self.spatial_own is not None else {}
+        return {"mean_PCT": "mean", **own}
+
+    def linear_features(self, x_BCT: Tensor, person_B: Tensor) -> Tensor:
+        """What the linear path sees (B, F)."""
+        return self._binned(self.whiten(x_BCT, person_B)) @ self.whiten_FF
+
+    @torch.no_grad()
+    def begin_at(self, feature_NF: Tensor, target_ND: Tensor) -> None:
+        """Set the shared linear weights to ridge regression, the penalty chosen by leave-one-out."""
+        weight_FD, bias_D, _ = solve_ridge(feature_NF.double().cpu().numpy(), target_ND.double().cpu().numpy())
+        self.linear[0] = torch.from_numpy(weight_FD.T).to(self.linear)
+        self.centre.copy_(self.linear)
+        self.bias.copy_(torch.from_numpy(bias_D).to(self.bias))
 
     def linear_parameters(self) -> list[nn.Parameter]:
         """Those that `linear_penalty` holds, which need no weight decay beside it."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from synapse_diffusion.models.base import Decoder, Shape
+from synapse_diffusion.models.base import Decoder, Dropout, Shape
 
 POOLED_HZ: Final = 32.0  # the paper's rate after the first pooling: 128 Hz / 4
 SEPARABLE: Final = 16  # taps: 0.5 s at that rate
@@ -45,7 +45,7 @@ class EEGNet(Decoder):
         self.separable = nn.Parameter(_uniform(n_filters, SEPARABLE))
         self.pointwise = nn.Conv1d(n_filters, n_filters, 1, bias=False)
         self.last_norm = nn.GroupNorm(1, n_filters)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.head = nn.Linear(n_filters * (pooled // self.last_pool), shape.n_outputs)
 
     def forward(self, x_BCT: Tensor, person_B: Tensor) -> Tensor:
@@ -56,6 +56,10 @@ class EEGNet(Decoder):
         hidden = self.dropout(functional.avg_pool1d(functional.elu(hidden), self.last_pool))
         result: Tensor = self.head(hidden.flatten(1))
         return result
+
+    def person_tensors(self) -> dict[str, str]:
+        """Each person's departure from the shared spatial filters."""
+        return {} if self.spatial_own is None else {"spatial_own": "zero"}
 
     def filter(self, x_BCT: Tensor, person_B: Tensor) -> Tensor:
         """The temporal, then the spatial filters' outputs (B, filters, T), computed in the other order."""

@@ -62,14 +62,14 @@ def fit_ridge(
         mine = who == p
         if mine.sum() < 2:
             raise ValueError(f"person {p} has {int(mine.sum())} trials; ridge needs two or more")
-        fits.append(_solve(features_NF[mine], y_ND[mine].astype(np.float64), penalties))
+        fits.append(solve_ridge(features_NF[mine], y_ND[mine].astype(np.float64), penalties))
     weights, biases, chosen = zip(*fits, strict=True)
     weight_PFD, bias_PD = np.stack(weights).astype(np.float32), np.stack(biases).astype(np.float32)
     return RidgeDecoder(width, weight_PFD, bias_PD, np.array(chosen), pooled)
 
 
-def _solve(
-    x_NF: NDArray[np.float64], y_ND: NDArray[np.float64], penalties: Sequence[float]
+def solve_ridge(
+    x_NF: NDArray[np.float64], y_ND: NDArray[np.float64], penalties: Sequence[float] = PENALTIES
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
     """Weights (F, D), intercept (D,) and penalty with the smallest leave-one-out error."""
     mean_F, mean_D = x_NF.mean(0), y_ND.mean(0)

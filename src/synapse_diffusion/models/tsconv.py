@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from synapse_diffusion.models.base import Decoder, PersonLayer, Shape, TrialNorm, make_head
+from synapse_diffusion.models.base import Decoder, Dropout, PersonLayer, Shape, TrialNorm, make_head
 
 KERNEL_S: Final = 25 / 250
 POOL_S: Final = 51 / 250
@@ -36,7 +36,7 @@ class TemporalSpatial(nn.Module):
         self.norm = TrialNorm(width)
         self.spatial = nn.Linear(n_sensors * width, components)
         self.spatial_norm = TrialNorm(components)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.mix = nn.Linear(components, components)
 
     def forward(self, x_BCT: Tensor) -> Tensor:
@@ -67,6 +67,10 @@ class TSConv(Decoder):
         self.person = PersonLayer(shape.n_people, shape.n_sensors)
         self.features = TemporalSpatial(shape.n_sensors, shape.n_times, shape.sfreq, components, width, dropout)
         self.head = make_head(projector, self.features.n_features, shape.n_outputs, dropout)
+
+    def person_tensors(self) -> dict[str, str]:
+        """Each person's layer."""
+        return {} if self.person.own_PCC is None else {"person.own_PCC": "zero"}
 
     def forward(self, x_BCT: Tensor, person_B: Tensor) -> Tensor:
         """Outputs (B, D)."""

@@ -1,28 +1,29 @@
-"""Decoders as they are kept in a run: built, saved, loaded, asked."""
+"""Networks as they are kept in a run: built, saved, loaded; with a new person's weights where one is met."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from safetensors import safe_open
 
-from synapse_diffusion.config import ModelSettings
-from synapse_diffusion.errors import RunError
+from synapse_diffusion.config import ModelSettings, Recipe
+from synapse_diffusion.errors import RunError, SettingsError
 from synapse_diffusion.models.atm import ATM
 from synapse_diffusion.models.base import Decoder, Shape
 from synapse_diffusion.models.brain_module import BrainModule
 from synapse_diffusion.models.compact import CompactDecoder
 from synapse_diffusion.models.eegnet import EEGNet
-from synapse_diffusion.models.linear import LinearDecoder
+from synapse_diffusion.models.fusion import EarlyNetwork, Network
 from synapse_diffusion.models.tsconv import TSConv
+from synapse_diffusion.parallel import Group, whole
 from synapse_diffusion.runs import load_tensors, save_atomically
 from synapse_diffusion.store.epochs import Epochs
+from synapse_diffusion.training.checkpoint import fill
+from synapse_diffusion.training.learner import Learner
+from synapse_diffusion.training.objectives import Objective
 
 DECODERS: Final[dict[str, Callable[..., Decoder]]] = {
     "compact": CompactDecoder,
@@ -44,40 +45,66 @@ def build(shape: Shape, settings: ModelSettings) -> Decoder:
     return DECODERS[settings.name](shape, **settings.given())
 
 
-def save_network(model: Decoder, path: Path) -> None:
-    """Weights and fitted statistics as safetensors."""
-    save_atomically(model.state_dict(), path)
+def build_learner(
+    shapes: Mapping[str, Shape], objective: Objective, recipe: Recipe, n_training: int, group: Group
+) -> Learner:
+    """A fresh network of these modalities and its objective. Raises `SettingsError` where early fusion does not fit."""
+    network: Network | EarlyNetwork
+    if len(shapes) > 1 and recipe.model.fusion == "early":
+        network = EarlyNetwork(build(joined(shapes), recipe.model), tuple(shapes))
+    else:
+        decoders = {name: build(shape, recipe.model) for name, shape in shapes.items()}
+        network = Network(decoders, unit=objective.unit)
+    prior = recipe.train.linear_prior / n_training
+    return Learner(network, objective, prior=prior, group=group, bfloat16=recipe.train.precision == "bfloat16")
 
 
-def load_network(path: Path, shape: Shape, settings: ModelSettings, device: torch.device) -> Decoder:
-    """A trained decoder in evaluation mode. Raises `RunError` where the file is missing or does not fit."""
-    model = build(shape, settings)
+def joined(shapes: Mapping[str, Shape]) -> Shape:
+    """The shape of one decoder of all sensors."""
+    several = list(shapes.values())
+    for name in ("n_times", "sfreq"):
+        values = {modality: getattr(shape, name) for modality, shape in shapes.items()}
+        if len(set(values.values())) > 1:
+            raise SettingsError(
+                f"model.fusion = 'early' needs equal rates and windows, but {name} is "
+                + " and ".join(f"{value:g} ({modality})" for modality, value in values.items())
+                + "; convert both to one rate, or take 'precision'"
+            )
+    positions = tuple(row for shape in several for row in shape.positions)
+    n_sensors = sum(shape.n_sensors for shape in several)
+    first = several[0]
+    return Shape(n_sensors, first.n_times, first.n_outputs, 1, first.sfreq, positions)
+
+
+def save_learner(learner: Learner, path: Path, group: Group) -> None:
+    """Weights and fitted statistics as safetensors; all processes must call this, the first one writes."""
+    state = {name: whole(value) for name, value in learner.state_dict().items()}
+    if group.rank == 0:
+        save_atomically(state, path)
+
+
+def load_learner(learner: Learner, path: Path) -> Learner:
+    """A trained learner in evaluation mode, from one freshly built. Raises `RunError` where the file does not fit."""
     try:
-        model.load_state_dict(load_tensors(path))
-    except RuntimeError:
+        fill(learner, load_tensors(path))
+    except (RuntimeError, KeyError):
         raise RunError(f"{path}: weights of another shape than the recipe's; train again") from None
-    return model.to(device).eval()
-
-
-def save_linear(decoder: LinearDecoder, path: Path) -> None:
-    """Weights as safetensors, choices in its metadata."""
-    about = json.dumps({"width": decoder.width, "pooled": decoder.pooled})
-    save_atomically({"weight_PFK": decoder.weight_PFK, "bias_PK": decoder.bias_PK}, path, {"about": about})
-
-
-def load_linear(path: Path) -> LinearDecoder:
-    """A linear decoder. Raises `RunError` where the file is missing or damaged."""
-    tensors = load_tensors(path)
-    with safe_open(path, "pt") as file:
-        about = json.loads(file.metadata()["about"])
-    return LinearDecoder(about["width"], tensors["weight_PFK"].numpy(), tensors["bias_PK"].numpy(), about["pooled"])
+    return learner.eval()
 
 
 @torch.no_grad()
-def network_log_probability(
-    members: Sequence[Decoder], x_NCT: torch.Tensor, person_N: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """Log class probabilities (N, K): the members' mean, normalised."""
-    person = torch.from_numpy(person_N).to(x_NCT.device)
-    mean = torch.stack([torch.log_softmax(member(x_NCT, person).double(), 1) for member in members]).mean(0)
-    return np.asarray(torch.log_softmax(mean, 1).cpu().numpy())
+def add_person(decoder: Decoder) -> None:
+    """Give a decoder one person more, of whom it knows nothing: no departure from what is shared, or the mean.
+
+    Their index is the number of people before. A decoder without weights of people stays as it is.
+    """
+    for name, how in decoder.person_tensors().items():
+        owner, _, attribute = name.rpartition(".")
+        module = decoder.get_submodule(owner)
+        value = getattr(module, attribute)
+        row = torch.zeros_like(value[:1]) if how == "zero" else value.mean(0, keepdim=True)
+        grown = torch.cat([value.detach(), row])
+        if isinstance(value, torch.nn.Parameter):
+            setattr(module, attribute, torch.nn.Parameter(grown))
+        else:
+            module.register_buffer(attribute, grown)

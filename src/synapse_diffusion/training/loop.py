@@ -1,226 +1,265 @@
-"""The training loop: steps, checks on validation, averaged weights, checkpoints, resume."""
+"""The training loop: steps, checks on validation, averaged weights, checkpoints, resume; of one process or several."""
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import safe_open
+from torch import Tensor
 
-from synapse_diffusion.config import TrainSettings
-from synapse_diffusion.errors import RunError
-from synapse_diffusion.losses import balanced_cross_entropy, calibrated_loss, class_weights
-from synapse_diffusion.models.base import Decoder
-from synapse_diffusion.runs import load_tensors, save_atomically
+from synapse_diffusion.config import ExecutionSettings, TrainSettings
+from synapse_diffusion.errors import RunError, StoppedError
+from synapse_diffusion.parallel import Group, most, wrap
+from synapse_diffusion.training.checkpoint import Kept, State
 from synapse_diffusion.training.data import ScaledEpochs
+from synapse_diffusion.training.examples import Asked, Examples, chunks, read
+from synapse_diffusion.training.feeding import Feed, batch_size
+from synapse_diffusion.training.learner import LINEAR_TRIALS, STATISTICS_TRIALS, Learner, begin, fit_statistics
+from synapse_diffusion.training.objectives import Images, Judged, Questions
 
-STATISTICS_TRIALS = 6000  # from which what a decoder estimates is fitted
-WARM_UP = 0.05  # of all steps
+WARM_UP: Final = 0.05  # of all steps
+LARGEST_GRADIENT: Final = 5.0  # norm
+SAVE, SAVE_AND_END = 1, 2
+OnCheck = Callable[[int, dict[str, float]], None]
 
 
 @dataclass(frozen=True)
-class Labelled:
-    """Rows of an epoch table with class and person."""
+class Course:
+    """What one fit goes by: data, what to train and to choose on, settings, random key, where its state is kept."""
 
-    rows: NDArray[np.int64]
-    label_N: NDArray[np.int64]
-    person_N: NDArray[np.int64]
+    data: Mapping[str, ScaledEpochs]
+    training: Examples
+    validation: Asked | None
+    settings: TrainSettings
+    execution: ExecutionSettings
+    key: tuple[int, ...]
+    checkpoint: Path
+    group: Group
+    n_steps: int | None = None
+    """Ends the schedule early: of a final fit, where nothing is chosen."""
 
+    @property
+    def last(self) -> int:
+        """The step at which it ends."""
+        return self.n_steps or self.settings.steps
 
-@dataclass
-class _State:
-    step: int
-    best_loss: float
-    since_best: int
-    curve: list[dict[str, float]]
+    @property
+    def every(self) -> int:
+        """Steps between two checks."""
+        return max(1, self.settings.steps // self.settings.checks)
 
 
 def fit(
-    model: Decoder,
-    data: ScaledEpochs,
-    train: Labelled,
-    validation: Labelled | None,
-    settings: TrainSettings,
-    n_classes: int,
-    key: tuple[int, ...],
-    checkpoint: Path,
-    on_check: Callable[[int, dict[str, float]], None],
-    n_steps: int | None = None,
+    learner: Learner, course: Course, cell_of: Callable[[str], NDArray[np.int64]], on_check: OnCheck
 ) -> list[dict[str, float]]:
     """Train in place and keep the averaged weights of the best validation loss; returns the curve.
 
-    Without `validation` the averaged weights after the last step are kept; `n_steps` ends the schedule early.
-
-    Everything random in a stretch between two checks comes from `key` and the stretch's number, and
-    `checkpoint` is written at each check: a run that is killed and started again goes on from the last check
-    and ends with the same bits.
+    Without validation the averaged weights after the last step are kept. Everything random in a step comes from
+    `key` and the step's number: a fit that is killed and started again goes on from its checkpoint and ends with the
+    same bits, and processes that share batches end where one would. `cell_of`: trials (by modality) of equal number
+    have equal mean responses.
     """
-    device = data.epochs.device
-    torch.manual_seed(_seed(*key, 0))
-    model.to(device)
-    n_train = len(train.rows)
-    batch = settings.batch or min(256, max(64, 2 ** int(math.log2(max(1, n_train / 32)))))
-    every = max(1, settings.steps // settings.checks)
-    weight_K = class_weights(torch.from_numpy(train.label_N), n_classes).to(device)
-    optimizer = _optimizer(model, settings)
-    parameters = dict(model.named_parameters())
+    settings, device = course.settings, next(iter(course.data.values())).epochs.device
+    learner.to(device)
+    fresh = not course.checkpoint.exists()
+    if fresh:
+        _begin(learner, course, cell_of)
+    trained = wrap(learner, course.group, course.execution.sharding)
+    if course.execution.compile:
+        learner.network.compile()
+    optimizer = learner.optimizer(settings.learning_rate, settings.weight_decay)
+    parameters = dict(learner.named_parameters())
     ema = {name: p.detach().clone() for name, p in parameters.items()}
-    best = dict(ema)
-    state = _State(0, math.inf, 0, [])
-    if checkpoint.exists():
-        state = _restore(checkpoint, model, optimizer, ema, best)
-        best = {name: value.clone() for name, value in best.items()}
-    else:
-        some = np.sort(np.random.default_rng(key).permutation(n_train)[:STATISTICS_TRIALS])
-        x_NCT = data.read_all(train.rows[some])
-        model.fit_statistics(x_NCT, *(torch.from_numpy(v[some]).to(device) for v in (train.label_N, train.person_N)))
-    order = _Order(n_train, batch, key)
-    last = n_steps or settings.steps
-    while state.step < last and state.since_best < settings.patience:
-        stretch = state.step // every
-        torch.manual_seed(_seed(*key, 1 + stretch))
-        rng = np.random.default_rng([*key, 1 + stretch])
-        total = torch.zeros((), device=device)
-        stop = min(state.step + every, last)
-        model.train()
-        for step in range(state.step, stop):
-            for group in optimizer.param_groups:
-                group["lr"] = settings.learning_rate * _schedule(step, settings.steps)
-            loss = _step(model, data, train, order.batch(step), settings, weight_K, rng)
-            optimizer.zero_grad()
-            torch.autograd.backward(loss)
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-            optimizer.step()
-            decay = min(settings.ema, (2 + step) / (11 + step))
-            with torch.no_grad():
-                for name, parameter in parameters.items():
-                    ema[name].lerp_(parameter, 1 - decay)
-            total += loss.detach()
-        loss_value, accuracy = math.nan, math.nan
-        if validation is not None:
-            loss_value, accuracy = _validate(model, parameters, ema, data, validation, weight_K, n_classes)
-        better = validation is None or loss_value < state.best_loss
-        if better:
-            best = {name: value.clone() for name, value in ema.items()}
-        row = {
-            "step": stop,
-            "train_loss": float(total) / (stop - state.step),
-            "validation_loss": loss_value,
-            "validation_balanced_accuracy": accuracy,
-        }
-        state = _State(
-            stop,
-            loss_value if better else state.best_loss,
-            0 if better else state.since_best + 1,
-            [*state.curve, row],
-        )
-        if not math.isfinite(row["train_loss"]):
-            raise RunError(
-                f"training diverged before step {stop}; lower train.learning_rate = {settings.learning_rate:g}"
-            )
-        on_check(stop, row)
-        _save(checkpoint, model, optimizer, ema, best, state)
+    kept = Kept(learner, optimizer, ema, {name: value.clone() for name, value in ema.items()})
+    state = State() if fresh else kept.load(course.checkpoint)
+    size = batch_size(settings, len(course.training), course.group)
+    feed = Feed(course.data, course.training, settings, size, course.key, course.group)
+    with _signals(course.execution.checkpoint_minutes) as requests:
+        while state.step < course.last and state.since_best < settings.patience:
+            stop = min((state.step // course.every + 1) * course.every, course.last)
+            _stretch(trained, kept, course, feed, state, stop, requests)
+            row = _check(trained, kept, course, state)
+            on_check(state.step, row)
+            if requests.due(course.group):
+                kept.save(course.checkpoint, state, course.group)
+                requests.saved()
     with torch.no_grad():
         for name, parameter in parameters.items():
-            parameter.copy_(best[name])
-    model.eval()
+            parameter.copy_(kept.best[name])
+    learner.eval()
     return state.curve
 
 
-def _optimizer(model: Decoder, settings: TrainSettings) -> torch.optim.AdamW:
-    linear = {id(p) for p in model.linear_parameters()}
-    others = [p for p in model.parameters() if id(p) not in linear]
-    return torch.optim.AdamW(
-        [
-            {"params": model.linear_parameters(), "weight_decay": 0.0},
-            {"params": others, "weight_decay": settings.weight_decay},
-        ],
-        lr=settings.learning_rate,
-    )
+def _begin(learner: Learner, course: Course, cell_of: Callable[[str], NDArray[np.int64]]) -> None:
+    """Statistics and linear solutions from training trials; the same in every process."""
+    rng = np.random.default_rng(course.key)
+    asked = _some(course.training, STATISTICS_TRIALS, rng)
+    name, pick = next(iter(asked.picks.items()))
+    fit_statistics(learner.network, read(asked, course.data), cell_of(name)[pick.rows])
+    if isinstance(learner.objective, Images | Questions):
+        asked = _some(course.training, LINEAR_TRIALS, rng)
+        begin(learner.network, (read(asked.part(at), course.data) for at in chunks(len(asked))), learner.objective)
 
 
-def _step(
-    model: Decoder,
-    data: ScaledEpochs,
-    train: Labelled,
-    at: NDArray[np.int64],
-    settings: TrainSettings,
-    weight_K: torch.Tensor,
-    rng: np.random.Generator,
-) -> torch.Tensor:
-    """The loss of one augmented batch."""
-    device = data.epochs.device
-    largest = round(settings.time_shift_s * data.epochs.sfreq)
-    shift = rng.integers(-largest, largest + 1, len(at)) if largest else None
-    x_BCT = data.read(train.rows[at], shift)
-    if settings.noise:
-        x_BCT = x_BCT + settings.noise * torch.randn_like(x_BCT)
-    if settings.channel_dropout:
-        x_BCT = x_BCT * (torch.rand(*x_BCT.shape[:2], 1, device=device) >= settings.channel_dropout)
-    label_B = torch.from_numpy(train.label_N[at]).to(device)
-    person_B = torch.from_numpy(train.person_N[at]).to(device)
-    with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
-        logit_BK = model(x_BCT, person_B)
-    loss = balanced_cross_entropy(logit_BK.float(), label_B, weight_K, settings.label_smoothing)
-    return loss + settings.linear_prior / len(train.rows) * model.linear_penalty()
+def _some(examples: Examples, n: int, rng: np.random.Generator) -> Asked:
+    """At most `n` decisions on training trials: of one modality all trials at random, else pairs."""
+    if len(examples.trials) == 1:
+        [(name, trials)] = examples.trials.items()
+        at = np.sort(rng.permutation(len(trials.rows))[:n])
+        return Examples({name: trials.only(at)}, examples.target_I).each()
+    items = np.sort(rng.permutation(np.arange(len(examples)))[:n])
+    return examples.draw(items, rng, 1)
+
+
+def _stretch(
+    trained: torch.nn.Module, kept: Kept, course: Course, feed: Feed, state: State, stop: int, requests: _Requests
+) -> None:
+    """Steps until the next check."""
+    settings = course.settings
+    parameters = dict(kept.module.named_parameters())
+    device = next(iter(feed.data.values())).epochs.device
+    exact = torch.float32 if device.type == "mps" else torch.float64  # a sum in two parts is then the same sum
+    total = torch.zeros((), device=device, dtype=exact)
+    trained.train()
+    for batch in feed.batches(state.step, stop):
+        for group in kept.optimizer.param_groups:
+            group["lr"] = settings.learning_rate * _schedule(state.step, settings.steps)
+        torch.manual_seed(_seed(*course.key, 1, state.step))
+        loss: Tensor = trained(batch, state.step / settings.steps)
+        kept.optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        torch.nn.utils.clip_grad_norm_(kept.module.parameters(), LARGEST_GRADIENT)
+        kept.optimizer.step()
+        decay = min(settings.ema, (2 + state.step) / (11 + state.step))
+        with torch.no_grad():
+            for name, parameter in parameters.items():
+                kept.ema[name].lerp_(parameter, 1 - decay)
+        total += loss.detach()
+        state.step += 1
+        state.since_check += 1
+        if wish := requests.heard(course.group):
+            state.total_loss += float(total)
+            total.zero_()
+            kept.save(course.checkpoint, state, course.group)
+            requests.saved()
+            if wish == SAVE_AND_END:
+                raise StoppedError(
+                    f"{course.checkpoint}: saved at step {state.step}; the same command goes on from there"
+                )
+    state.total_loss += float(total)
+
+
+def _check(trained: torch.nn.Module, kept: Kept, course: Course, state: State) -> dict[str, float]:
+    """Validate the averaged weights, keep them if they are the best, and add a row to the curve."""
+    judged = Judged(math.nan, math.nan)
+    if course.validation is not None:
+        judged = _validate(trained, kept, course, course.validation)
+    better = course.validation is None or judged.loss < state.best_loss
+    if better:
+        kept.best = {name: value.clone() for name, value in kept.ema.items()}
+        state.best_loss = judged.loss
+    state.since_best = 0 if better else state.since_best + 1
+    row = {
+        "step": state.step,
+        "train_loss": state.total_loss / state.since_check,
+        "validation_loss": judged.loss,
+        "validation_score": judged.score,
+    }
+    state.total_loss, state.since_check = 0.0, 0
+    state.curve.append(row)
+    if not math.isfinite(row["train_loss"]):
+        raise RunError(
+            f"training diverged before step {state.step}; lower train.learning_rate = {course.settings.learning_rate:g}"
+        )
+    return row
 
 
 @torch.no_grad()
-def _validate(
-    model: Decoder,
-    parameters: dict[str, torch.nn.Parameter],
-    ema: dict[str, torch.Tensor],
-    data: ScaledEpochs,
-    validation: Labelled,
-    weight_K: torch.Tensor,
-    n_classes: int,
-) -> tuple[float, float]:
-    """Calibrated loss and balanced accuracy of the averaged weights on validation."""
-    kept = {name: p.detach().clone() for name, p in parameters.items()}
+def _validate(trained: torch.nn.Module, kept: Kept, course: Course, validation: Asked) -> Judged:
+    """What the averaged weights make of validation."""
+    parameters = dict(kept.module.named_parameters())
+    current = {name: p.detach().clone() for name, p in parameters.items()}
     for name, parameter in parameters.items():
-        parameter.copy_(ema[name])
-    model.eval()
-    logit_NK = logits(model, data, validation)
+        parameter.copy_(kept.ema[name])
+    trained.eval()
+    out_ND, target_N = outputs(trained, validation, course.data, course.group)
+    assert isinstance(kept.module, Learner)
+    judged = kept.module.objective.judge(out_ND, target_N)
     for name, parameter in parameters.items():
-        parameter.copy_(kept[name])
-    label_N = torch.from_numpy(validation.label_N).to(logit_NK.device)
-    loss = calibrated_loss(logit_NK, label_N, weight_K)
-    hit = (logit_NK.argmax(1) == label_N).float()
-    recalls = [float(hit[label_N == k].mean()) for k in range(n_classes) if bool((label_N == k).any())]
-    return loss, float(np.mean(recalls))
+        parameter.copy_(current[name])
+    return judged
 
 
 @torch.no_grad()
-def logits(model: Decoder, data: ScaledEpochs, trials: Labelled, chunk: int = 512) -> torch.Tensor:
-    """Outputs (N, D) of a model in evaluation mode."""
-    out = []
-    for k in range(0, len(trials.rows), chunk):
-        person_B = torch.from_numpy(trials.person_N[k : k + chunk]).to(data.epochs.device)
-        out.append(model(data.read(trials.rows[k : k + chunk]), person_B))
-    return torch.cat(out)
+def outputs(
+    trained: torch.nn.Module, asked: Asked, data: Mapping[str, ScaledEpochs], group: Group
+) -> tuple[Tensor, Tensor]:
+    """Main outputs (N, D) and targets (N,) of a learner in evaluation mode; the group shares the work."""
+    out, targets = [], []
+    for at in chunks(len(asked), 256 * group.size):
+        part = asked.part(at)
+        n = len(part)
+        per = -(-n // group.size)  # every process answers equally many, the last ones some twice
+        mine = slice(min(group.rank * per, max(0, n - per)), min(group.rank * per, max(0, n - per)) + per)
+        answers = trained(read(part.part(mine), data), None)
+        starts = [min(rank * per, max(0, n - per)) for rank in range(group.size)]
+        place = torch.cat([torch.arange(start, start + per) for start in starts])
+        joined = torch.empty(n, answers.shape[1], device=answers.device)
+        joined[place.to(answers.device)] = answers
+        out.append(joined)
+        targets.append(torch.from_numpy(part.target_N).to(answers.device))
+    return torch.cat(out), torch.cat(targets)
 
 
-class _Order:
-    """Which trials a step takes: all of them in a new random order each pass, a function of the step alone."""
+class _Requests:
+    """Wishes for a checkpoint: by the clock, by SIGUSR1, and by SIGTERM, which also ends the fit."""
 
-    def __init__(self, n: int, batch: int, key: tuple[int, ...]) -> None:
-        self._n, self._batch, self._key = n, min(batch, n), key
-        self._per_pass = max(1, n // self._batch)
-        self._cached: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))
+    def __init__(self, minutes: float) -> None:
+        self._seconds, self._last, self._wish = 60 * minutes, time.monotonic(), 0
 
-    def batch(self, step: int) -> NDArray[np.int64]:
-        """Indices (B,) into the training trials."""
-        number, k = divmod(step, self._per_pass)
-        if self._cached[0] != number:
-            self._cached = (number, np.random.default_rng([*self._key, 7, number]).permutation(self._n))
-        return self._cached[1][k * self._batch : (k + 1) * self._batch]
+    def on_signal(self, number: int, frame: FrameType | None) -> None:
+        """Remember it; the next step answers."""
+        self._wish = max(self._wish, SAVE_AND_END if number == signal.SIGTERM else SAVE)
+
+    def heard(self, group: Group) -> int:
+        """What any process was asked for."""
+        return most(self._wish, group)
+
+    def due(self, group: Group) -> bool:
+        """Has the time between checkpoints passed?"""
+        return bool(most(int(time.monotonic() - self._last >= self._seconds), group))
+
+    def saved(self) -> None:
+        """A checkpoint was written."""
+        self._last, self._wish = time.monotonic(), 0
+
+
+@contextmanager
+def _signals(minutes: float) -> Iterator[_Requests]:
+    """Listen while a fit runs (only a process's main thread can)."""
+    requests = _Requests(minutes)
+    if threading.current_thread() is not threading.main_thread():
+        yield requests
+        return
+    before: dict[Any, Any] = {}
+    try:
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            before[number] = signal.signal(number, requests.on_signal)
+        yield requests
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _schedule(step: int, steps: int) -> float:
@@ -231,44 +270,3 @@ def _schedule(step: int, steps: int) -> float:
 
 def _seed(*parts: int) -> int:
     return int(np.random.SeedSequence(parts).generate_state(1)[0])
-
-
-def _save(
-    path: Path,
-    model: Decoder,
-    optimizer: torch.optim.AdamW,
-    ema: dict[str, torch.Tensor],
-    best: dict[str, torch.Tensor],
-    state: _State,
-) -> None:
-    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
-    tensors |= {f"ema.{name}": value for name, value in ema.items()}
-    tensors |= {f"best.{name}": value for name, value in best.items()}
-    for index, values in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{name}": value.clone() for name, value in values.items()}
-    save_atomically(tensors, path, {"state": json.dumps(state.__dict__)})
-
-
-def _restore(
-    path: Path,
-    model: Decoder,
-    optimizer: torch.optim.AdamW,
-    ema: dict[str, torch.Tensor],
-    best: dict[str, torch.Tensor],
-) -> _State:
-    tensors = load_tensors(path)
-    with safe_open(path, "pt") as file:
-        values: dict[str, Any] = json.loads(file.metadata()["state"])
-    model.load_state_dict(_part(tensors, "model."))
-    ema.update({name: value.to(ema[name].device) for name, value in _part(tensors, "ema.").items()})
-    best.update({name: value.to(best[name].device) for name, value in _part(tensors, "best.").items()})
-    moments: dict[int, dict[str, torch.Tensor]] = {}
-    for name, value in _part(tensors, "optimizer.").items():
-        index, _, field = name.partition(".")
-        moments.setdefault(int(index), {})[field] = value
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
-    return _State(**values)
-
-
-def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

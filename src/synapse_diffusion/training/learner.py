@@ -1,0 +1,83 @@
+"""What is trained as one: a network and its objective. Everything that learns is used inside `forward`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from synapse_diffusion.models.base import Decoder, Dropout
+from synapse_diffusion.models.fusion import EarlyNetwork, Network
+from synapse_diffusion.parallel import Group, gather
+from synapse_diffusion.training.examples import Batch
+from synapse_diffusion.training.objectives import Objective
+
+STATISTICS_TRIALS: Final = 6000  # from which what a decoder estimates is fitted
+LINEAR_TRIALS: Final = 20_000  # from which a linear path's start is solved
+
+
+class Learner(nn.Module):
+    """Network and objective; `forward` gives the loss of the whole batch, from this process's share of the signals.
+
+    FSDP gathers weights around `forward` alone, hence nothing that learns is touched elsewhere.
+    """
+
+    def __init__(
+        self, network: Network | EarlyNetwork, objective: Objective, *, prior: float, group: Group, bfloat16: bool
+    ) -> None:
+        """`prior`: of the linear penalty, over the number of training trials."""
+        super().__init__()
+        self.network, self.objective = network, objective
+        self._prior, self._group, self._bfloat16 = prior, group, bfloat16
+        for module in self.modules():
+            if isinstance(module, Dropout):
+                module.share = (group.rank, group.size)
+
+    def forward(self, batch: Batch, progress: float | None) -> Tensor:
+        """The loss at this share of the steps; without one, all processes' main outputs (B, D)."""
+        device = batch.target_B.device.type
+        with torch.autocast(device, torch.bfloat16, enabled=self._bfloat16):
+            out = self.network(batch.signals, batch.people, batch.present)
+        if progress is None:
+            return gather(out[self.network.main].float(), self._group)
+        losses = [self.objective(gather(o.float(), self._group), batch.target_B, progress) for o in out.values()]
+        return torch.stack(losses).sum() + self._prior * self.network.linear_penalty()
+
+    def optimizer(self, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
+        """AdamW; no decay where a prior or a meaning holds the weights."""
+        linear = {id(p) for p in self.network.linear_parameters()} | {id(p) for p in self._scales()}
+        free = [p for p in self.parameters() if id(p) in linear]
+        decayed = [p for p in self.parameters() if id(p) not in linear]
+        groups = [{"params": free, "weight_decay": 0.0}, {"params": decayed, "weight_decay": weight_decay}]
+        return torch.optim.AdamW(groups, lr=learning_rate)
+
+    def _scales(self) -> list[nn.Parameter]:
+        """Temperature, bias, layer weights."""
+        return [p for name, p in self.objective.named_parameters() if p.ndim == 1 and not name.endswith(".bias")]
+
+
+@torch.no_grad()
+def fit_statistics(network: Network | EarlyNetwork, batch: Batch, cell_N: NDArray[np.int64]) -> None:
+    """Let each decoder estimate what it estimates; `cell_N`: trials of equal number have equal mean responses."""
+    cells = torch.from_numpy(cell_N).to(batch.target_B.device)
+    for decoder, x_NCT, person_N in network.views(batch.signals, batch.people, batch.present):
+        decoder.fit_statistics(x_NCT, cells, person_N)
+
+
+@torch.no_grad()
+def begin(network: Network | EarlyNetwork, batches: Iterable[Batch], objective: Objective) -> None:
+    """Let linear paths begin at ridge regression to the targets' vectors."""
+    targets: list[Tensor] = []
+    features: dict[Decoder, list[Tensor]] = {}
+    for batch in batches:
+        targets.append(objective.vectors(batch.target_B))
+        for decoder, x_BCT, person_B in network.views(batch.signals, batch.people, batch.present):
+            seen = decoder.linear_features(x_BCT, person_B)
+            if seen is not None:
+                features.setdefault(decoder, []).append(seen)
+    for decoder, seen_by_batch in features.items():
+        decoder.begin_at(torch.cat(seen_by_batch), torch.cat(targets))

@@ -1,0 +1,168 @@
+"""Which trials train, validate and test, by modality; checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synapse_diffusion.config import Recipe
+from synapse_diffusion.errors import SettingsError, SplitError
+from synapse_diffusion.splits import (
+    TEST,
+    TRAIN,
+    UNUSED,
+    VALIDATION,
+    Split,
+    check_split,
+    drop_touching,
+    leave_out_people,
+    overlaps,
+    refit_rows,
+    split_blocks,
+    split_concepts,
+    split_people,
+    split_together,
+)
+from synapse_diffusion.store.epochs import Epochs
+from synapse_diffusion.training.sources import Source, Sources
+from synapse_diffusion.training.tasks import Task
+from synapse_diffusion.types import Say
+
+Fold = Mapping[str, Split]
+"""Each modality's trials' parts."""
+
+
+@dataclass(frozen=True)
+class Stretches:
+    """Store, first sample and length of all that may be read for a trial: window, baseline, random shift."""
+
+    store: NDArray[np.int64]
+    start: NDArray[np.int64]
+    n_times: int
+
+
+def stretches(epochs: Epochs, recipe: Recipe) -> Stretches:
+    """Of every trial."""
+    shift = round(recipe.train.time_shift_s * epochs.sfreq)
+    start = epochs.trials["read_start"].to_numpy() - shift
+    return Stretches(epochs.trials["store"].to_numpy(), start, epochs.n_read + 2 * shift)
+
+
+def usable_strata(source: Source, stratum_N: NDArray[np.int64], recipe: Recipe, *, fused: bool) -> NDArray[np.int64]:
+    """-1 where an epoch cannot be cut, by setting where the person responded, and for a fusion where no pair is."""
+    usable = source.trials["usable"].to_numpy()
+    if recipe.view.targets == "leave_out":
+        usable = usable & (source.trials["is_target"].to_numpy() == 0)
+    if fused:
+        usable = usable & (source.pair_N >= 0)
+    return np.where(usable, stratum_N, -1)
+
+
+def make_folds(sources: Sources, task: Task, recipe: Recipe, say: Say) -> list[Fold]:
+    """The folds, checked; says how many trials each part has and why others are left out."""
+    strata = {
+        name: usable_strata(source, task.of[name].stratum_N, recipe, fused=sources.is_fusion)
+        for name, source in sources.of.items()
+    }
+    raw = _fused(sources, strata, recipe) if sources.is_fusion else _single(sources, strata, recipe)
+    zero_shot = recipe.split.method == "concepts"
+    folds: list[Fold] = []
+    for number, fold in enumerate(raw):
+        cleaned: dict[str, Split] = {}
+        for name, split in fold.items():
+            source, where = sources.of[name], stretches(sources.of[name].epochs, recipe)
+            cleaned[name] = drop_touching(split, where.store, where.start, where.n_times)
+            check_split(source.trials, cleaned[name], where.store, where.start, where.n_times, zero_shot=zero_shot)
+            _report(name, number, len(raw), split, cleaned[name], sources, strata[name], say, zero_shot=zero_shot)
+        _check_together(cleaned, sources)
+        folds.append(cleaned)
+    return folds
+
+
+def _single(sources: Sources, strata: Mapping[str, NDArray[np.int64]], recipe: Recipe) -> list[dict[str, Split]]:
+    [(name, source)] = sources.of.items()
+    trials, settings, stratum_N = source.trials, recipe.split, strata[name]
+    if settings.method == "concepts":
+        split = split_concepts(trials, stratum_N, **_shares(recipe))
+        splits = [leave_out_people(trials, split, settings.new_people) if settings.new_people else split]
+    else:
+        splits = split_blocks(trials, stratum_N, unit=settings.unit, folds=settings.folds)
+    if settings.per_person:
+        splits = split_people(trials, stratum_N, splits)
+    return [{name: split} for split in splits]
+
+
+def _fused(sources: Sources, strata: Mapping[str, NDArray[np.int64]], recipe: Recipe) -> list[dict[str, Split]]:
+    """One split over both modalities: a concept is on the same side in both."""
+    if recipe.split.method != "concepts" or recipe.split.per_person:
+        raise SettingsError("fusion pairs people by image: split.method must be 'concepts', and split.per_person false")
+    names = list(sources.of)
+    free = [not _crowded(sources.of[name].epochs, recipe) for name in names]
+    splits = split_together(
+        [sources.of[name].trials for name in names], [strata[name] for name in names], free=free, **_shares(recipe)
+    )
+    return [dict(zip(names, splits, strict=True))]
+
+
+def _crowded(epochs: Epochs, recipe: Recipe) -> bool:
+    """Does any trial's window overlap another's?"""
+    where = stretches(epochs, recipe)
+    return overlaps(where.store, where.start, where.n_times)
+
+
+def _shares(recipe: Recipe) -> dict[str, Any]:
+    settings = recipe.split
+    return {
+        "dataset_test": settings.test == "dataset",
+        "concept_shares": (settings.validation_concepts, settings.test_concepts),
+        "sequence_shares": (settings.validation_sequences, settings.test_sequences),
+        "rng": np.random.default_rng(settings.seed),
+        "every_class": recipe.target.task == "classify",
+    }
+
+
+def _check_together(fold: Fold, sources: Sources) -> None:
+    """A concept on two sides of the two modalities would be a leak that neither table shows alone."""
+    if len(fold) < 2:
+        return
+    sides: dict[str, str] = {}
+    for name, split in fold.items():
+        concept = sources.of[name].trials["concept"].to_numpy(dtype=str)
+        for part in (TRAIN, VALIDATION, TEST):
+            for what in set(concept[split == part]) - {"n/a"}:
+                if sides.setdefault(what, part) != part:
+                    raise SplitError(f"leak: concept {what} is in the {sides[what]} and, of {name}, in the {part} part")
+
+
+def _report(
+    name: str, number: int, n_folds: int, before: Split, split: Split, sources: Sources,
+    stratum_N: NDArray[np.int64], say: Say, *, zero_shot: bool,
+) -> None:  # fmt: skip
+    trials = sources.of[name].trials
+    of = f"{name}: " if sources.is_fusion else ""
+    if number == 0:
+        usable = trials["usable"].to_numpy()
+        say(
+            f"{of}{len(trials)} trials: {int((~usable).sum())} touch a bad stretch or the recording's ends, "
+            f"{int((stratum_N >= 0).sum())} of the others are decoded"
+        )
+    parts = (TRAIN, VALIDATION, TEST)
+    counts = ", ".join(f"{part} {int((split == part).sum())}" for part in parts)
+    concepts = ", ".join(str(len(set(trials["concept"][split == part]))) for part in parts)
+    touching = int(((before != UNUSED) & (split == UNUSED)).sum())
+    more = f" of {concepts} concepts" if zero_shot else f"; {touching} touched another part's window"
+    say(of + (f"fold {number + 1}: " if n_folds > 1 else "") + counts + more)
+
+
+def final_rows(
+    source: Source, stratum_N: NDArray[np.int64], split: Split, recipe: Recipe, *, fused: bool
+) -> NDArray[np.int64]:
+    """All trials that share nothing with the test part: for the final fit."""
+    where = stretches(source.epochs, recipe)
+    usable = usable_strata(source, stratum_N, recipe, fused=fused)
+    zero_shot = recipe.split.method == "concepts"
+    return refit_rows(source.trials, usable, split, where.store, where.start, where.n_times, zero_shot=zero_shot)
