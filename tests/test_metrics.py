@@ -5,9 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, roc_auc_score
+from sklearn.metrics import accuracy_score, average_precision_score, balanced_accuracy_score, f1_score, roc_auc_score
 
-from synapse_diffusion.metrics import auc, classification_scores, permute_blocks, permute_units
+from synapse_diffusion.metrics import (
+    auc,
+    classification_scores,
+    per_question,
+    permute_blocks,
+    permute_units,
+    question_scores,
+)
+from synapse_diffusion.metrics.questions import _auc_and_precision
 
 
 def decisions(strength: float, seed: int) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
@@ -78,3 +86,56 @@ def test_slow_drift_is_no_effect() -> None:
         p, label, block, permute_blocks(label, block), permutations=300, bootstrap=0, rng=np.random.default_rng(0)
     )
     assert rows[0].p > 0.02
+
+
+def answers(strength: float, seed: int) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.int64]]:
+    rng = np.random.default_rng(seed)
+    unit = np.repeat(np.arange(40), 5)
+    answer = rng.random((40, 6)) < np.array([0.1, 0.3, 0.5, 0.3, 0.0, 1.0])
+    answer[0, :4], answer[1, :4] = True, False
+    score = rng.standard_normal((200, 6)) + rng.standard_normal((40, 6))[unit] + strength * answer[unit]
+    return np.round(score, 1).astype(np.float64), answer[unit], unit  # rounded: with ties
+
+
+def test_questions_are_scikit_learns() -> None:
+    score, answer, unit = answers(1.0, 0)
+    area, precision = per_question(score, answer)
+    assert np.isnan(area[4:]).all()
+    assert np.isnan(precision[4:]).all()
+    assert area[:4] == pytest.approx([roc_auc_score(answer[:, q], score[:, q]) for q in range(4)])
+    assert precision[:4] == pytest.approx([average_precision_score(answer[:, q], score[:, q]) for q in range(4)])
+    rows = question_scores(score, answer, unit, permutations=200, bootstrap=200, rng=np.random.default_rng(0))
+    for row, each in zip(rows, (area, precision), strict=True):
+        assert row.value == pytest.approx(each[:4].mean())
+        assert row.low < row.value < row.high
+        assert row.p < 0.02
+    assert rows[0].chance == 0.5
+    assert rows[1].chance == pytest.approx(answer[:, :4].mean(), abs=0.1)
+
+
+def test_weighted_questions_are_scikit_learns() -> None:
+    score, answer, _ = answers(0.5, 1)
+    weight = np.random.default_rng(0).integers(0, 3, (4, 200)).astype(float)
+    found = _auc_and_precision(score[:, 1], answer[None, :, 1].astype(float), weight, np.arange(200))
+    for row, of_one in zip(weight, found.T, strict=True):
+        assert of_one[0] == pytest.approx(roc_auc_score(answer[:, 1], score[:, 1], sample_weight=row))
+        assert of_one[1] == pytest.approx(average_precision_score(answer[:, 1], score[:, 1], sample_weight=row))
+
+
+def test_p_of_questions_is_uniform_under_the_null() -> None:
+    p_values = []
+    for seed in range(80):
+        rows = question_scores(*answers(0.0, seed), permutations=60, bootstrap=0, rng=np.random.default_rng(seed))
+        p_values.append([row.p for row in rows])
+    assert np.all(np.abs(np.mean(p_values, axis=0) - 0.5) < 0.12)
+    assert np.all(np.mean(np.array(p_values) < 0.1, axis=0) < 0.22)
+
+
+def test_questions_without_two_answers_or_with_two_in_a_unit() -> None:
+    score, answer, unit = answers(0.0, 0)
+    rng = np.random.default_rng(0)
+    rows = question_scores(score[:, 4:], answer[:, 4:], unit, permutations=5, bootstrap=5, rng=rng)
+    assert all(np.isnan([row.value, row.p, row.low]).all() for row in rows)
+    answer[0, 0] = not answer[0, 0]
+    with pytest.raises(ValueError, match="differ in their answers"):
+        question_scores(score, answer, unit, permutations=5, bootstrap=5, rng=rng)

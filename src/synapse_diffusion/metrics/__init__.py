@@ -9,7 +9,18 @@ from synapse_diffusion.metrics.classification import (
     permute_blocks,
     permute_units,
 )
+from synapse_diffusion.metrics.dynamics import (
+    lda_log_probability,
+    max_statistic_p,
+    null_areas,
+    null_ranks,
+    ridge_scores,
+    temporal_generalisation,
+    time_resolved,
+    time_resolved_ridge,
+)
 from synapse_diffusion.metrics.observers import NoiseModel, Observer
+from synapse_diffusion.metrics.questions import per_question, question_scores
 from synapse_diffusion.metrics.retrieval import (
     bootstrap_interval,
     by_concept,
@@ -23,6 +34,12 @@ from synapse_diffusion.metrics.retrieval import (
     retrieval_scores,
     sinkhorn,
 )
+from synapse_diffusion.metrics.similarity import (
+    cross_validated_rdm,
+    rdm,
+    rsa,
+    split_half_reliability,
+)
 
 __all__ = [
     "NoiseModel",
@@ -34,15 +51,29 @@ __all__ = [
     "calibrate",
     "classification_scores",
     "confusion",
+    "cross_validated_rdm",
     "csls",
     "from_confusion",
     "fuse",
     "hits",
+    "lda_log_probability",
     "log_softmax",
+    "max_statistic_p",
+    "null_areas",
+    "null_ranks",
     "paired_difference",
+    "per_question",
     "permute_blocks",
     "permute_units",
+    "question_scores",
     "ranks",
+    "rdm",
     "retrieval_scores",
+    "ridge_scores",
+    "rsa",
     "sinkhorn",
+    "split_half_reliability",
+    "temporal_generalisation",
+    "time_resolved",
+    "time_resolved_ridge",
 ]

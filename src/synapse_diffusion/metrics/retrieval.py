@@ -194,4 +194,5 @@ def fuse(scores: Sequence[Floats], temperatures: Array) -> Array:
 
     Log-softmax is log-likelihood up to a constant of each row, which moves no rank; columns are equally likely.
     """
-    return np.asarray(np.stack([log_softmax(s, float(t)) for s, t in zip(scores, temperatures, strict=True)]).sum(0))
+    logs = [log_softmax(score_NK, float(t)) for score_NK, t in zip(scores, temperatures, strict=True)]
+    return np.asarray(np.sum(logs, axis=0))
