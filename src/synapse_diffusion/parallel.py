@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -86,7 +87,9 @@ def wrap(model: nn.Module, group: Group, sharding: Sharding) -> nn.Module:
         return model
     if sharding == "fsdp":
         return cast("nn.Module", fully_shard(model))
-    return DistributedDataParallel(model, broadcast_buffers=False)  # no buffer changes in training
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # its new name is not known to older versions
+        return DistributedDataParallel(model, broadcast_buffers=False)  # no buffer changes in training
 
 
 def gather(x_BD: Tensor, group: Group) -> Tensor:

@@ -48,9 +48,13 @@ class FoldModels:
         return {model: np.concatenate(scores) for model, scores in found.items()}
 
     @torch.no_grad()
-    def answer(self, batch: Batch, gallery_K: Index | None = None, k_repeats: int = 1) -> dict[str, Scores]:
-        """Scores of one batch."""
+    def answer(
+        self, batch: Batch, gallery_K: Index | None = None, k_repeats: int = 1, only: str = ""
+    ) -> dict[str, Scores]:
+        """Scores of one batch; of one network only, if asked."""
         found = {}
+        if only:
+            return {only: self._by_network(self.networks[only], batch, gallery_K)}
         for model, members in self.networks.items():
             found[model] = self._by_network(members, batch, gallery_K)
             if model == FUSED:
@@ -75,6 +79,12 @@ class FoldModels:
             gallery = None if gallery_K is None else torch.from_numpy(gallery_K).to(batch.target_B.device)
             total = total + member.objective.scores(member(part, None), gallery).cpu() / len(members)
         return np.asarray(total.numpy())
+
+    @torch.no_grad()
+    def own(self, modality: str, asked: Asked, gallery_K: Index | None = None) -> Scores:
+        """Scores (N, K) of a fusion's decoder of one modality alone."""
+        parts = [read(asked.part(at), self.data) for at in chunks(len(asked))]
+        return np.concatenate([self._by_network(self.networks[modality], batch, gallery_K) for batch in parts])
 
     def vectors(self, batch: Batch, model: str) -> NDArray[np.float32]:
         """Predicted vectors (B, D) of images: the mean of the members' unit vectors."""

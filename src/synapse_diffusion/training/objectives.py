@@ -180,7 +180,8 @@ class Images(Objective):
 
     def vectors(self, target_N: Tensor) -> Tensor:
         """The targets' vectors."""
-        return self.space(target_N)
+        found: Tensor = self.space(target_N)
+        return found
 
 
 class TargetSpace(nn.Module):

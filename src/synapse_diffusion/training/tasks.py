@@ -65,6 +65,11 @@ def make_task(recipe: Recipe, sources: Sources) -> Task:
     if kind == "retrieve":
         if sources.paired_by == "concept":
             raise SettingsError("pairs.by = 'concept': trials of one concept show different images; retrieve by image")
+        if recipe.split.method != "concepts":
+            raise SettingsError(
+                f"target.task = 'retrieve' looks for images that were never trained: split.method must be 'concepts', "
+                f"not {recipe.split.method!r}"
+            )
         table = find_table(recipe, sources)
         row_of = {image: k for k, image in enumerate(table.rows["image_id"])}
         of = {}

@@ -1,0 +1,211 @@
+"""What is decoded when: time-resolved scores, temporal generalisation, similarity structure, reliability.
+
+All of one person at a time with linear decoders on time bins, then the mean over people.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from synapse_diffusion.figures import draw_generalisation, draw_time_course
+from synapse_diffusion.metrics import (
+    Score,
+    cross_validated_rdm,
+    lda_log_probability,
+    max_statistic_p,
+    null_areas,
+    null_ranks,
+    ranks,
+    rdm,
+    ridge_scores,
+    rsa,
+    split_half_reliability,
+    temporal_generalisation,
+)
+from synapse_diffusion.metrics.classification import auc
+from synapse_diffusion.runs import score_row
+from synapse_diffusion.splits import TEST
+from synapse_diffusion.store.files import write_table
+from synapse_diffusion.training.baselines import plain_objective
+from synapse_diffusion.training.data import ScaledEpochs
+from synapse_diffusion.training.objectives import Images
+from synapse_diffusion.training.setting import Index
+from synapse_diffusion.training.trained import Trained
+from synapse_diffusion.types import Progress
+
+BIN_S: Final = 0.02
+DRAWS: Final = 20
+MOST_TRIALS: Final = 4000  # of training, a person: enough for one time bin
+ALPHA: Final = 0.05
+
+
+@dataclass(frozen=True)
+class _Person:
+    """One person's scaled trials with targets, of training and of test."""
+
+    train_NCT: NDArray[np.float32]
+    train_N: Index
+    test_NCT: NDArray[np.float32]
+    test_N: Index
+    image_N: NDArray[np.str_]
+    unit_N: Index
+
+
+def dynamics(trained: Trained, progress: Progress) -> list[dict[str, Any]]:
+    """Curves over time into dynamics.tsv and figures, the largest value of each as a score row.
+
+    Of the first fold; of a fusion for each modality.
+    """
+    setting, rows, tables = trained.setting, [], []
+    for modality, source in setting.sources.of.items():
+        people = _people(trained, modality)
+        width = max(1, round(BIN_S * source.epochs.sfreq))
+        n_bins = source.epochs.n_times // width
+        times_s = source.epochs.times[: n_bins * width].reshape(n_bins, width).mean(1)
+        curves: list[tuple[str, NDArray[np.float64], NDArray[np.float64], float]] = []
+        progress(f"{modality}: time-resolved decoding", 0, 1)
+        if setting.task.kind == "classify":
+            curves.append(("auc", *_areas(people, width, trained), 0.5))
+            matrix = np.mean(
+                [temporal_generalisation(p.train_NCT, p.train_N, p.test_NCT, p.test_N, width)[0] for p in people],
+                axis=0,
+            )
+            title = f"{setting.recipe.data.name}, {modality}: mean of {len(people)} people"
+            draw_generalisation(
+                times_s, matrix, 0.5, title, trained.run.folder / f"figures/generalisation_{modality}.png"
+            )
+        elif setting.task.kind == "retrieve":
+            curves.append(("rank_above_chance", *_rank_gain(people, width, trained, modality), 0.0))
+        curves += _structure(people, width, trained)
+        for name, value_T, p_T, chance in curves:
+            tables.append(pd.DataFrame({
+                "modality": modality, "measure": name, "time_s": times_s.round(6), "value": value_T, "p": p_T,
+            }))  # fmt: skip
+            best = int(np.nanargmax(value_T))
+            score = Score(f"peak_{name}", float(value_T[best]), chance, np.nan, np.nan, float(p_T[best]), len(people))
+            rows.append(score_row(score, task=setting.task.kind, split=TEST, modality=modality, model="linear",
+                                  seed=setting.recipe.train.seed))  # fmt: skip
+            draw_time_course(
+                times_s, [(name, value_T, p_T < ALPHA if np.isfinite(p_T).all() else None)], chance,
+                name.replace("_", " "), f"{setting.recipe.data.name}, {modality}: mean of {len(people)} people",
+                trained.run.folder / f"figures/{name}_{modality}.png",
+            )  # fmt: skip
+    write_table(pd.concat(tables, ignore_index=True), trained.run.folder / "dynamics.tsv")
+    return rows
+
+
+def _people(trained: Trained, modality: str) -> list[_Person]:
+    setting = trained.setting
+    source = setting.sources.of[modality]
+    target_N = setting.task.of[modality].target_N
+    final = trained.trained_rows(0, final=True)[modality]
+    test = trained.rows(0, TEST)[modality]
+    data = ScaledEpochs(
+        source.epochs, trained.run.read_scalers(), setting.scaler_stage(trained.stage(0, final=True), modality),
+        setting.recipe.view,
+    )  # fmt: skip
+    person_N = source.trials["person"].to_numpy(dtype=str)
+    units = source.trials["image_id" if setting.task.kind == "retrieve" else "concept"].to_numpy(dtype=str)
+    unit_of = {name: k for k, name in enumerate(sorted(set(units[test])))}
+    found = []
+    for person in sorted(set(person_N[test])):
+        mine = final[person_N[final] == person]
+        if len(mine) < 2:  # nobody's weights: a person whom training never met
+            continue
+        some = np.sort(np.random.default_rng(setting.recipe.evaluate.seed).permutation(mine)[:MOST_TRIALS])
+        asked = test[person_N[test] == person]
+        found.append(
+            _Person(
+                data.read_all(some).cpu().numpy(), target_N[some], data.read_all(asked).cpu().numpy(), target_N[asked],
+                source.trials["image_id"].to_numpy(dtype=str)[asked],
+                np.array([unit_of[name] for name in units[asked]], dtype=np.int64),
+            )
+        )  # fmt: skip
+    return found
+
+
+def _areas(people: list[_Person], width: int, trained: Trained) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean AUC over people (T,), and p against the largest value over time with concepts exchanged."""
+    settings = trained.setting.recipe.evaluate
+    observed, null = [], []
+    for person in people:
+        score_TNK, _ = lda_log_probability(person.train_NCT, person.train_N, person.test_NCT, width)
+        observed.append([auc(score_NK, person.test_N) for score_NK in score_TNK])
+        if settings.permutations:
+            rng = np.random.default_rng(settings.seed)
+            null.append(null_areas(score_TNK, person.test_N, person.unit_N, settings.permutations, rng))
+    value_T = np.mean(observed, axis=0)
+    return value_T, max_statistic_p(value_T, np.mean(null, axis=0)) if null else np.full(len(value_T), np.nan)
+
+
+def _rank_gain(
+    people: list[_Person], width: int, trained: Trained, modality: str
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """0.5 less the mean normalised rank of the image seen (T,), by ridge regression of each time bin; p likewise."""
+    settings = trained.setting.recipe.evaluate
+    observed, null = [], []
+    for person in people:
+        objective = plain_objective(trained.setting.task, trained.setting.recipe, person.train_N)
+        assert isinstance(objective, Images)
+        gallery, truth_N = np.unique(person.test_N, return_inverse=True)
+        target_ND, gallery_KD = (
+            objective.vectors(torch.from_numpy(index)).detach().numpy() for index in (person.train_N, gallery)
+        )
+        score_TNK, _ = ridge_scores(person.train_NCT, target_ND, person.test_NCT, gallery_KD, width)
+        most = max(len(gallery) - 1, 1)
+        observed.append([0.5 - ranks(score_NK, truth_N).mean() / most for score_NK in score_TNK])
+        if settings.permutations:
+            rng = np.random.default_rng(settings.seed)
+            null.append(0.5 - null_ranks(score_TNK, truth_N, settings.permutations, rng))
+    value_T = np.mean(observed, axis=0)
+    return value_T, max_statistic_p(value_T, np.mean(null, axis=0)) if null else np.full(len(value_T), np.nan)
+
+
+def _structure(
+    people: list[_Person], width: int, trained: Trained
+) -> list[tuple[str, NDArray[np.float64], NDArray[np.float64], float]]:
+    """Split-half reliability of the test images' mean responses, and their similarity beside that of the targets."""
+    settings, task = trained.setting.recipe.evaluate, trained.setting.task
+    reliabilities, brains, models = [], [], []
+    for person in people:
+        images = [image for image in sorted(set(person.image_N)) if (person.image_N == image).sum() > 1]
+        if len(images) < 4:
+            continue
+        rng = np.random.default_rng(settings.seed)
+        binned_NCT = _binned(person.test_NCT, width)
+        groups = [binned_NCT[person.image_N == image] for image in images]
+        reliabilities.append(split_half_reliability(groups, DRAWS, rng))
+        halves = [np.array_split(rng.permutation(len(group)), 2) for group in groups]
+        first, second = (
+            np.stack([group[half[k]].mean(0) for group, half in zip(groups, halves, strict=True)]) for k in (0, 1)
+        )
+        brains.append(cross_validated_rdm(first, second))
+        target = np.array([person.test_N[person.image_N == image][0] for image in images])
+        if task.table is not None:
+            models.append(rdm(np.concatenate([task.table.vectors[name][target] for name in task.names], axis=1)))
+        elif task.answers is not None:
+            models.append(rdm(task.answers[target].astype(float), "euclidean"))
+        else:
+            models.append((target[:, None] != target).astype(float))
+    if not reliabilities:
+        return []
+    nothing = np.full(len(reliabilities[0]), np.nan)
+    found = [("split_half_reliability", np.mean(reliabilities, axis=0), nothing, 0.0)]
+    if all(model.shape == models[0].shape and np.allclose(model, models[0]) for model in models):
+        rng = np.random.default_rng(settings.seed)
+        found.append(
+            ("similarity_to_targets", *rsa(np.mean(brains, axis=0), models[0], settings.permutations, rng), 0.0)
+        )
+    return found
+
+
+def _binned(x_NCT: NDArray[np.float32], width: int) -> NDArray[np.float64]:
+    n, c, t = x_NCT.shape
+    kept = x_NCT[:, :, : t // width * width].reshape(n, c, t // width, width)
+    return np.asarray(kept.mean(-1, dtype=np.float64))

@@ -1,0 +1,201 @@
+"""Answers -> score rows: what is right, how far above chance, and how sure that is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from synapse_diffusion.metrics import (
+    Score,
+    by_concept,
+    classification_scores,
+    csls,
+    hits,
+    paired_difference,
+    permute_blocks,
+    permute_units,
+    question_scores,
+    retrieval_scores,
+    sinkhorn,
+)
+from synapse_diffusion.runs import score_row
+from synapse_diffusion.training.decisions import ABOUT, columns, first_rows
+from synapse_diffusion.training.examples import Asked
+from synapse_diffusion.training.setting import Index, Setting
+
+BLOCK_TRIALS: Final = 20  # trials of a continuous design that are drawn together for an interval
+SINKHORN: Final = (0.05, 20)  # temperature of standardised scores, iterations
+Scores = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What one model says to one question: decisions with their trials, scores (N, K), true columns or answer rows."""
+
+    model: str
+    k_repeats: int
+    trials: pd.DataFrame
+    """`trial_id person session run image_id concept fold` of each decision (its first trial)."""
+    score_NK: Scores
+    truth_N: Index
+    control: str = "none"
+
+    def of(self, person: str) -> Answered:
+        """One person's decisions."""
+        if person == "all":
+            return self
+        mine = (self.trials["person"] == person).to_numpy()
+        trials = self.trials[mine].reset_index(drop=True)
+        return replace(self, trials=trials, score_NK=self.score_NK[mine], truth_N=self.truth_N[mine])
+
+
+def answered(
+    setting: Setting, asked: Asked, gallery_K: Index | None, scores: dict[str, Scores], k_repeats: int, fold: int,
+    control: str = "none",
+) -> list[Answered]:  # fmt: skip
+    """Answers of several models to the same decisions."""
+    first = next(iter(asked.picks))
+    trials = setting.sources.of[first].trials.iloc[first_rows(asked, first)][list(ABOUT)].reset_index(drop=True)
+    truth_N = columns(setting, asked.target_N, gallery_K)
+    return [
+        Answered(model, k_repeats, trials.assign(fold=fold), score_NK, truth_N, control)
+        for model, score_NK in scores.items()
+    ]
+
+
+def joined(parts: Sequence[Answered]) -> list[Answered]:
+    """The same model's answers of several folds, together."""
+    groups: dict[tuple[str, int, str], list[Answered]] = {}
+    for part in parts:
+        groups.setdefault((part.model, part.k_repeats, part.control), []).append(part)
+    return [
+        replace(
+            of[0],
+            trials=pd.concat([p.trials for p in of], ignore_index=True),
+            score_NK=np.concatenate([p.score_NK for p in of]),
+            truth_N=np.concatenate([p.truth_N for p in of]),
+        )
+        for of in groups.values()
+    ]
+
+
+def score_rows(
+    setting: Setting, answers: Sequence[Answered], split: str, gallery_K: Index | None, seed: int
+) -> list[dict[str, Any]]:
+    """Rows of scores.json of one part: every model, k and person, and everyone together."""
+    rows = []
+    for number, answer in enumerate(answers):
+        people = sorted(answer.trials["person"].unique())
+        for person in ["all", *people] if len(people) > 1 and not setting.sources.is_fusion else ["all"]:
+            rng = np.random.default_rng([seed, number])
+            for score, more in _scores(setting, answer.of(person), gallery_K, rng):
+                rows.append(score_row(score, **_about(setting, answer, split, person), **more))
+    return rows
+
+
+def difference_rows(setting: Setting, answers: Sequence[Answered], split: str, ours: str) -> list[dict[str, Any]]:
+    """How much more often `ours` is right than every other model on the same decisions, with a paired interval."""
+    rows = []
+    for mine in answers:
+        if mine.model != ours or mine.control != "none":
+            continue
+        for other in answers:
+            same = other.k_repeats == mine.k_repeats and len(other.truth_N) == len(mine.truth_N)
+            if other.model == ours or other.control != "none" or not same or setting.task.answers is not None:
+                continue
+            unit_N = np.unique(mine.trials[_unit(setting)].to_numpy(dtype=str), return_inverse=True)[1]
+            rng = np.random.default_rng(setting.recipe.evaluate.seed)
+            a, b = hits(mine.score_NK, mine.truth_N, 1), hits(other.score_NK, other.truth_N, 1)
+            value, low, high = paired_difference(a, b, unit_N, setting.recipe.evaluate.bootstrap, rng)
+            score = Score("right_more_often", value, 0.0, low, high, float("nan"), len(a))
+            about = _about(setting, replace(mine, model=f"{ours} - {other.model}"), split, "all")
+            rows.append(score_row(score, **about, gallery=mine.score_NK.shape[1]))
+    return rows
+
+
+def _about(setting: Setting, answer: Answered, split: str, person: str) -> dict[str, Any]:
+    recipe = setting.recipe
+    control = "shuffled_labels" if recipe.labels.shuffled and answer.control == "none" else answer.control
+    return {
+        "task": setting.task.kind, "split": split, "person": person, "model": answer.model,
+        "k_repeats": answer.k_repeats, "seed": recipe.train.seed, "control": control,
+        "modality": "eeg+meg" if setting.sources.is_fusion else recipe.data.modality,
+    }  # fmt: skip
+
+
+def _unit(setting: Setting) -> str:
+    return "image_id" if setting.task.kind == "retrieve" else "concept"
+
+
+def _scores(
+    setting: Setting, answer: Answered, gallery_K: Index | None, rng: np.random.Generator
+) -> list[tuple[Score, dict[str, Any]]]:
+    settings = setting.recipe.evaluate
+    draws = {
+        "permutations": settings.permutations if "observer" not in answer.model else 0,
+        "bootstrap": settings.bootstrap,
+    }
+    if setting.task.kind == "retrieve":
+        assert gallery_K is not None
+        return _retrieval(setting, answer, gallery_K, draws, rng)
+    if setting.task.answers is not None:
+        concept = answer.trials["concept"].to_numpy(dtype=str)
+        unit_N = np.unique(concept, return_inverse=True)[1]
+        answer_NQ = setting.task.answers[answer.truth_N]
+        return [(score, {}) for score in question_scores(answer.score_NK, answer_NQ, unit_N, **draws, rng=rng)]
+    unit_N, permute = design(answer.trials, answer.truth_N, blocks=setting.recipe.split.method == "blocks")
+    probability = np.exp(answer.score_NK - np.logaddexp.reduce(answer.score_NK, axis=1, keepdims=True))
+    return [(s, {}) for s in classification_scores(probability, answer.truth_N, unit_N, permute, **draws, rng=rng)]
+
+
+def _retrieval(
+    setting: Setting, answer: Answered, gallery_K: Index, draws: dict[str, int], rng: np.random.Generator
+) -> list[tuple[Score, dict[str, Any]]]:
+    """By exact image and by concept; and rescaled with all test decisions at once, which is another question."""
+    assert setting.task.table is not None
+    image_N = np.unique(answer.trials["image_id"].to_numpy(dtype=str), return_inverse=True)[1]
+    n = len(gallery_K)
+    found = [
+        (score, {"gallery": n})
+        for score in retrieval_scores(answer.score_NK, answer.truth_N, image_N, **draws, rng=rng)
+    ]
+    if answer.control != "none":
+        return found
+    concept_K = setting.task.table.rows["concept"].to_numpy(dtype=str)[gallery_K]
+    if len(set(concept_K)) < n:
+        score_NJ, concepts = by_concept(answer.score_NK, concept_K)
+        truth_N = np.searchsorted(concepts, concept_K[answer.truth_N])
+        for score in scored(score_NJ, truth_N, truth_N, permutations):
+            found.append((replace(score, metric=f"concept_{score.metric}"), {"gallery": len(concepts)}))
+    if "observer" not in answer.model:
+        z_NK = answer.score_NK - answer.score_NK.mean(1, keepdims=True)
+        z_NK = z_NK / max(float(z_NK.std()), 1e-12)
+        rescaled = {"csls": csls(z_NK), "sinkhorn": sinkhorn(z_NK, SINKHORN[0] * 10, SINKHORN[1])}
+        for name, score_NK in rescaled.items():
+            for score in scored(score_NK, answer.truth_N, image_N, 0):
+                found.append((replace(score, metric=f"{name}_{score.metric}"), {"gallery": n, "transductive": True}))
+    return found
+
+
+def design(
+    trials: pd.DataFrame, label_N: Index, *, blocks: bool
+) -> tuple[Index, Callable[[np.random.Generator], Index]]:
+    """What an interval draws and a permutation exchanges: concepts, or contiguous stretches of trials."""
+    concept = trials["concept"].to_numpy(dtype=str)
+    if not blocks:
+        unit_N = np.unique(concept, return_inverse=True)[1]
+        return unit_N, permute_units(label_N, unit_N)
+    order = trials.reset_index(drop=True)
+    # within a fold, person and run trials follow each other as recorded: trial ids count them
+    position = order.sort_values(["person", "trial_id"]).index.to_numpy()
+    rank = np.empty(len(order), np.int64)
+    rank[position] = np.arange(len(order))
+    block = np.unique((order["person"] + "/" + order["fold"].astype(str)).to_numpy(dtype=str), return_inverse=True)[1]
+    permute_sorted = permute_blocks(label_N[position], block[position])
+    within = pd.Series(rank).groupby(block).rank(method="first").to_numpy(dtype=np.int64) - 1
+    return block * len(order) + within // BLOCK_TRIALS, lambda rng: permute_sorted(rng)[rank]

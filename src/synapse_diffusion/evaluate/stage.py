@@ -1,0 +1,188 @@
+"""Score a run on validation and test; draw what it decodes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from synapse_diffusion.evaluate.asking import Question, pick_of, questions, two_people
+from synapse_diffusion.evaluate.controls import control_answers
+from synapse_diffusion.evaluate.dynamics import dynamics
+from synapse_diffusion.evaluate.observers import observe_classes, observe_images
+from synapse_diffusion.evaluate.pictures import draw_part, draw_scores
+from synapse_diffusion.evaluate.scoring import Answered, Scores, answered, difference_rows, joined, score_rows
+from synapse_diffusion.models.fusion import FUSED
+from synapse_diffusion.splits import TEST, VALIDATION
+from synapse_diffusion.training.decisions import decision_table, gallery_of
+from synapse_diffusion.training.decoding import SUM, FoldModels, log_likelihood
+from synapse_diffusion.training.examples import Asked
+from synapse_diffusion.training.setting import Index
+from synapse_diffusion.training.trained import Trained, open_trained
+from synapse_diffusion.types import Progress, Say
+
+
+def evaluate(folder: Path, say: Say, progress: Progress) -> list[dict[str, Any]]:
+    """Score a run on validation and test; write scores.json, predictions and figures; return the score rows.
+
+    Validation by the decoders that were chosen on it, test by the final ones. Raises `RunError` where the run is
+    unfinished, or the data are not those that it was trained on.
+    """
+    trained = open_trained(folder, progress)
+    setting, rows = trained.setting, []
+    for split in (VALIDATION, TEST):
+        answers, tables = [], []
+        gallery_K = _gallery(trained, split)
+        for number in range(len(trained.folds)):
+            progress(f"decoding {split} trials", number, len(trained.folds))
+            found, table = _answers(trained, number, split, gallery_K)
+            answers += found
+            tables.append(table)
+        progress(f"scoring {split}", 0, 1)
+        together = joined(answers)
+        rows += score_rows(setting, together, split, gallery_K, setting.recipe.evaluate.seed)
+        rows += difference_rows(setting, together, split, _main(trained))
+        trained.run.write_predictions(split, pd.concat(tables, ignore_index=True))
+        draw_part(trained, together, split)
+        progress(f"scoring {split}", 1, 1)
+    rows += _larger_galleries(trained, progress)
+    if setting.recipe.evaluate.dynamics:
+        rows += dynamics(trained, progress)
+    trained.run.write_scores(rows)
+    draw_scores(trained, rows)
+    return rows
+
+
+def _main(trained: Trained) -> str:
+    return FUSED if trained.setting.sources.is_fusion else trained.setting.recipe.model.name
+
+
+def _gallery(trained: Trained, split: str) -> Index | None:
+    """All images of a part, whatever the fold; None for other tasks."""
+    found = [
+        trained.setting.task.of[name].target_N[rows]
+        for number in range(len(trained.folds))
+        for name, rows in trained.rows(number, split).items()
+    ]
+    return gallery_of(trained.setting, np.concatenate(found))
+
+
+def _answers(trained: Trained, number: int, split: str, gallery_K: Index | None) -> tuple[list[Answered], pd.DataFrame]:
+    """All models' answers to a fold's part, and their table."""
+    setting, final = trained.setting, split == TEST
+    models = trained.models(number, final=final)
+    rows = trained.rows(number, split)
+    targets = {name: setting.task.of[name].target_N[r] for name, r in rows.items()}
+    answers, tables = [], []
+    for question in questions(setting, rows, targets):
+        k = question.k_repeats
+        scores = models.ask(question.asked, gallery_K, k)
+        scores |= _combined(trained, number, question, gallery_K, scores)
+        if final:
+            scores |= _observed(trained, question, gallery_K)
+        answers += answered(setting, question.asked, gallery_K, scores, k, number)
+        tables += [
+            decision_table(setting, question.asked, gallery_K, score, model, number, k)
+            for model, score in scores.items()
+        ]
+        if final and setting.sources.is_fusion:
+            answers += _two_people(trained, number, models, rows, gallery_K, k)
+        if final:
+            answers += control_answers(trained, number, models, question, gallery_K)
+    return answers, pd.concat(tables, ignore_index=True)
+
+
+def _combined(
+    trained: Trained, number: int, question: Question, gallery_K: Index | None, scores: dict[str, Scores]
+) -> dict[str, Scores]:
+    """Sums of log likelihoods that are calibrated on validation: of a fusion's modalities; of decoder and encoder."""
+    setting = trained.setting
+    temperatures = trained.run.read_temperatures(f"fold{number}")
+
+    def total(*models: str) -> Scores:
+        parts = [log_likelihood(setting, scores[model], temperatures[model]) for model in models]
+        return np.asarray(np.sum(parts, axis=0))
+
+    found = {}
+    if setting.sources.is_fusion:
+        names = tuple(setting.sources.of)
+        found[SUM] = total(*names)
+        if setting.task.kind == "retrieve":
+            found[f"{FUSED} + encoding"] = total(FUSED, *(f"encoding {name}" for name in names))
+    elif setting.task.kind == "retrieve":
+        found[f"{setting.recipe.model.name} + encoding"] = total(setting.recipe.model.name, "encoding")
+    return found
+
+
+def _two_people(
+    trained: Trained, number: int, models: FoldModels, rows: dict[str, Index], gallery_K: Index | None, k: int
+) -> list[Answered]:
+    """What two people of one modality tell together: the fusion's control at equal numbers of trials."""
+    setting, found = trained.setting, []
+    temperatures = trained.run.read_temperatures(f"fold{number}")
+    for name, mine in rows.items():
+        rng = np.random.default_rng(setting.recipe.evaluate.seed)
+        first, second = two_people(setting, name, mine, k, rng)
+        if not first:
+            continue
+        target_N = setting.task.of[name].target_N[np.array([group[0] for group in first])]
+        parts = []
+        for groups in (first, second):
+            asked = Asked({name: pick_of(setting, name, groups)}, target_N)
+            score_NK = models.own(name, asked, gallery_K)
+            parts.append(log_likelihood(setting, score_NK, temperatures[name]))
+        asked = Asked({name: pick_of(setting, name, first)}, target_N)
+        found += answered(setting, asked, gallery_K, {f"two {name} people": parts[0] + parts[1]}, k, number)
+    return found
+
+
+def _observed(trained: Trained, question: Question, gallery_K: Index | None) -> dict[str, Scores]:
+    """What ideal observers say, where the study is simulated and of one modality."""
+    setting, recipe = trained.setting, trained.setting.recipe
+    if setting.sources.is_fusion or setting.task.answers is not None:
+        return {}
+    [source] = setting.sources.of.values()
+    if gallery_K is None:
+        found = observe_classes(recipe, source.epochs, question.asked, question.k_repeats, trained.run.splits)
+    else:
+        assert setting.task.table is not None
+        [(name, pick)] = question.asked.picks.items()
+        target_N = setting.task.of[name].target_N[pick.rows]
+        single = setting.single(name, pick.rows, target_N)
+        images = setting.task.table.rows["image_id"].to_numpy(dtype=str)[gallery_K]
+        found = observe_images(recipe, source.epochs, single, list(images))
+        if found is not None:  # repeats are independent given the image
+            found = np.add.reduceat(found, np.cumsum(pick.size_N) - pick.size_N, axis=0)
+    return {} if found is None else {"observer": found}
+
+
+def _larger_galleries(trained: Trained, progress: Progress) -> list[dict[str, Any]]:
+    """The test decisions again among more images: of test concepts first, then others; none was trained as a target
+    of a test trial, but pictures of trained concepts were seen in training, which makes them harder to tell apart."""
+    setting, rows = trained.setting, []
+    sizes = [size for size in setting.recipe.evaluate.gallery if size]
+    if setting.task.table is None or not sizes:
+        return []
+    images = setting.task.table.rows
+    for size in sizes:
+        answers = []
+        for number in range(len(trained.folds)):
+            progress(f"gallery of {size}", number, len(trained.folds))
+            part = trained.rows(number, TEST)
+            targets = {name: setting.task.of[name].target_N[r] for name, r in part.items()}
+            test_K = np.unique(np.concatenate(list(targets.values())))
+            concept = images["concept"].to_numpy(dtype=str)
+            others = np.setdiff1d(np.arange(len(images)), test_K)
+            near = np.isin(concept[others], concept[test_K])
+            rng = np.random.default_rng(setting.recipe.evaluate.seed)
+            dealt = np.concatenate([rng.permutation(others[near]), rng.permutation(others[~near])])
+            gallery_K = np.sort(np.concatenate([test_K, dealt[: max(0, size - len(test_K))]]))
+            models = trained.models(number, final=True)
+            for question in questions(setting, part, targets):
+                scores = models.ask(question.asked, gallery_K, question.k_repeats)
+                answers += answered(setting, question.asked, gallery_K, scores, question.k_repeats, number)
+        found = score_rows(setting, joined(answers), TEST, gallery_K, setting.recipe.evaluate.seed)
+        rows += [row for row in found if not row["transductive"] and not str(row["metric"]).startswith("concept_")]
+    return rows

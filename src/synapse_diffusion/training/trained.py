@@ -1,0 +1,108 @@
+"""A finished run, opened again on its data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from synapse_diffusion.errors import RunError
+from synapse_diffusion.models.base import Shape
+from synapse_diffusion.parallel import choose_device, use_threads
+from synapse_diffusion.runs import Run, open_run
+from synapse_diffusion.splits import TRAIN, UNUSED
+from synapse_diffusion.training.data import accepted
+from synapse_diffusion.training.decoding import FoldModels, load_models
+from synapse_diffusion.training.parts import Fold, final_rows
+from synapse_diffusion.training.setting import Index, Setting
+from synapse_diffusion.training.sources import open_sources
+from synapse_diffusion.training.tasks import make_task
+from synapse_diffusion.types import Progress
+
+NEEDED: Final = ("recipe.toml", "splits.tsv", "scaler.safetensors", "curve.tsv", "predictions/validation.tsv")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run with its setting and folds."""
+
+    run: Run
+    setting: Setting
+    folds: list[Fold]
+
+    def stage(self, number: int, *, final: bool) -> str:
+        """The name of a fold's fits: those that chose on validation, or the final ones."""
+        return f"fold{number}_refit" if final and self.setting.recipe.train.refit else f"fold{number}"
+
+    def rows(self, number: int, part: str) -> dict[str, Index]:
+        """Rows of a part whose epochs are within the fold's limits."""
+        return self._accepted(number, self.setting.rows(self.folds[number], part))
+
+    def _accepted(self, number: int, rows: Mapping[str, Index]) -> dict[str, Index]:
+        setting = self.setting
+        return {
+            name: accepted(
+                setting.sources.of[name].epochs, r, setting.recipe.view,
+                self.run.read_limits(setting.scaler_stage(f"fold{number}", name)),
+            )
+            for name, r in rows.items()
+        }  # fmt: skip
+
+    def trained_rows(self, number: int, *, final: bool) -> dict[str, Index]:
+        """What a stage was trained on."""
+        setting = self.setting
+        if not (final and setting.recipe.train.refit):
+            return self.rows(number, TRAIN)
+        return self._accepted(
+            number,
+            {
+                name: final_rows(
+                    source, setting.task.of[name].stratum_N, self.folds[number][name], setting.recipe,
+                    fused=setting.sources.is_fusion,
+                )
+                for name, source in setting.sources.of.items()
+            },
+        )  # fmt: skip
+
+    def models(self, number: int, *, final: bool) -> FoldModels:
+        """A fold's decoders."""
+        targets = self.setting.targets(self.trained_rows(number, final=final), number)
+        return load_models(self.setting, self.run, self.stage(number, final=final), targets)
+
+
+def open_trained(folder: Path, progress: Progress) -> Trained:
+    """Open a run. Raises `RunError` where it is unfinished, or the data are not those that it was trained on."""
+    run = open_run(folder)
+    if missing := [name for name in NEEDED if not (folder / name).exists()]:
+        raise RunError(f"{folder}: not trained to the end (no {missing[0]}); run train with its recipe again")
+    recipe, provenance = run.recipe, run.provenance
+    use_threads(recipe.execution.threads)
+    sources = open_sources(recipe, choose_device(recipe.execution.device), progress)
+    digests = sources.digests(Path(recipe.paths.stores))
+    stored = provenance["stores"]
+    if changed := [key for key in sorted({*digests, *stored}) if digests.get(key) != stored.get(key)]:
+        raise RunError(f"{folder}: was trained on another content of the store {changed[0]}; train again")
+    task = make_task(recipe, sources)
+    if task.table is not None and task.table.digest != provenance["targets"]:
+        raise RunError(f"{folder}: was trained on another content of its embedding table; train again")
+    sources = sources.with_people(provenance["people"])
+    shapes = {name: Shape(**values) for name, values in provenance["shape"].items()}
+    setting = Setting(recipe, sources, task, shapes)
+    return Trained(run, setting, _folds(setting, run))
+
+
+def _folds(setting: Setting, run: Run) -> list[Fold]:
+    """The folds as they were when the run was trained."""
+    table = run.splits
+    folds: list[Fold] = []
+    for number in sorted(table["fold"].unique()):
+        fold = {}
+        for name, source in setting.sources.of.items():
+            mine = table[(table["fold"] == number) & (table["modality"] == name)]
+            part_of = dict(zip(mine["trial_id"], mine["split"], strict=True))
+            fold[name] = np.array([part_of.get(trial, UNUSED) for trial in source.trials["trial_id"]], dtype="<U10")
+        folds.append(fold)
+    return folds
