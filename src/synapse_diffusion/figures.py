@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -19,6 +19,7 @@ MIN_TOPOGRAPHY: Final = 8  # sensors; fewer leave the map to the interpolation
 PEAKS: Final = 3
 PEAK_DISTANCE_S: Final = 0.05  # between two that are shown: P1 and N170 lie 60 ms apart
 PEAK_PROMINENCE: Final = 0.1  # of the global field power's range; what is lower is noise
+COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")  # Okabe and Ito
 PLANAR_PAIR_M: Final = 1e-3  # sensors closer than this are two directions of one place
 
 
@@ -215,6 +216,128 @@ def _sphere(position_C3: NDArray[np.float64]) -> tuple[float, float, float, floa
     system = np.column_stack([2 * position_C3, np.ones(len(position_C3))])
     x, y, z, rest = np.linalg.lstsq(system, (position_C3**2).sum(1))[0]
     return float(x), float(y), float(z), float(np.sqrt(rest + x * x + y * y + z * z))
+
+
+def draw_time_course(
+    times_s: NDArray[np.float64],
+    curves: Sequence[tuple[str, NDArray[np.float64], NDArray[np.bool_] | None]],
+    chance: float,
+    ylabel: str,
+    title: str,
+    path: Path,
+) -> None:
+    """For each (name, values (T,), significant (T,) or None) a line; a bar of its colour where it is significant."""
+    figure = Figure(figsize=(7.5, 4), layout="constrained")
+    axis = figure.subplots()
+    ms = times_s * 1000
+    for k, (name, value_T, _) in enumerate(curves):
+        axis.plot(ms, value_T, color=COLOURS[k % len(COLOURS)], linewidth=1.6, label=name)
+    marked = [(k, at_T) for k, (_, _, at_T) in enumerate(curves) if at_T is not None]
+    bottom, top = axis.get_ylim()
+    bottom, top = min(bottom, chance), max(top, chance)
+    row = 0.04 * (top - bottom)
+    step = float(ms[1] - ms[0]) if len(ms) > 1 else 1.0
+    for place, (k, at_T) in enumerate(marked):
+        y = bottom - (place + 0.5) * row
+        axis.broken_barh(
+            [(start - step / 2, step) for start in ms[at_T]],
+            (y - 0.3 * row, 0.6 * row),
+            color=COLOURS[k % len(COLOURS)],
+        )
+    axis.set_ylim(bottom - (len(marked) + 0.3) * row, top)
+    _chance_line(axis, chance, "h")
+    if ms[0] < 0 < ms[-1]:
+        axis.axvline(0, color="0.4", linewidth=0.8)
+    axis.set_xlim(ms[0] - step / 2, ms[-1] + step / 2)
+    below = "; bars: significant" if marked else ""
+    axis.set(xlabel=f"ms after onset{below}", ylabel=ylabel)
+    _finish(figure, axis, title, path, legend=True)
+
+
+def draw_generalisation(
+    times_s: NDArray[np.float64], value_TT: NDArray[np.float64], chance: float, title: str, path: Path
+) -> None:
+    """Area under the ROC curve of decoders trained at one time (up) and tested at another (right), chance in white."""
+    figure = Figure(figsize=(5.2, 4.3), layout="constrained")
+    axis = figure.subplots()
+    ms = times_s * 1000
+    half = float(ms[1] - ms[0]) / 2 if len(ms) > 1 else 0.5
+    limits = (ms[0] - half, ms[-1] + half)
+    spread = max(float(np.abs(value_TT - chance).max()), 0.02)
+    image = axis.imshow(
+        value_TT, origin="lower", extent=(*limits, *limits), cmap="RdBu_r", vmin=chance - spread, vmax=chance + spread
+    )
+    axis.plot(limits, limits, color="0.3", linewidth=0.8, linestyle=":")
+    if limits[0] < 0 < limits[1]:
+        axis.axvline(0, color="0.3", linewidth=0.8)
+        axis.axhline(0, color="0.3", linewidth=0.8)
+    axis.set(xlabel="tested at, ms after onset", ylabel="trained at, ms after onset")
+    bar = figure.colorbar(image, ax=axis, shrink=0.85)
+    bar.set_label(f"area under the ROC curve, chance {chance:g}", fontsize=9)
+    _finish(figure, axis, title, path, legend=False)
+
+
+def draw_retrieval(
+    curves: Mapping[str, Sequence[tuple[int, float, float, float]]], chance: float, title: str, path: Path
+) -> None:
+    """For each model a line through its (repeats averaged, top-1, low, high), with the intervals as bands."""
+    figure = Figure(figsize=(6, 4.2), layout="constrained")
+    axis = figure.subplots()
+    repeats = sorted({row[0] for rows in curves.values() for row in rows})
+    for k, (name, rows) in enumerate(curves.items()):
+        repeat, value, low, high = np.array(sorted(rows), dtype=float).reshape(-1, 4).T
+        colour = COLOURS[k % len(COLOURS)]
+        axis.plot(repeat, 100 * value, "o-", color=colour, markersize=4, linewidth=1.6, label=name)
+        axis.fill_between(repeat, 100 * low, 100 * high, color=colour, alpha=0.18, linewidth=0)
+    axis.set_xscale("log")
+    axis.set_xticks(repeats, [str(k) for k in repeats])
+    axis.minorticks_off()
+    axis.set_ylim(bottom=0)
+    _chance_line(axis, 100 * chance, "h", unit=" %")
+    axis.set(xlabel="repeats averaged", ylabel="top-1, %; bands: 95 % intervals")
+    _finish(figure, axis, title, path, legend=True)
+
+
+def draw_bars(rows: Sequence[tuple[str, float, float, float]], chance: float, title: str, path: Path) -> None:
+    """For each (name, value, low, high) a bar across with its interval, the first on top; values are written beside."""
+    figure = Figure(figsize=(7, 0.42 * len(rows) + 1.3), layout="constrained")
+    axis = figure.subplots()
+    place = np.arange(len(rows), dtype=float)
+    values = np.array([row[1:] for row in rows], dtype=float)
+    far = np.nanmax(np.append(values, chance))
+    axis.barh(place, values[:, 0], height=0.62, color=COLOURS[4])
+    axis.hlines(place, values[:, 1], values[:, 2], color="black", linewidth=1.3)
+    for y, row in zip(place, values, strict=True):
+        axis.text(np.nanmax(row) + 0.015 * far, y, f"{row[0]:.3g}", va="center", fontsize=9)
+    axis.set_yticks(place, [row[0] for row in rows])
+    axis.set_ylim(len(rows) - 0.5, -0.5)
+    axis.set_xlim(0, 1.12 * far)
+    _chance_line(axis, chance, "v")
+    _finish(figure, axis, title, path, legend=False)
+
+
+def _chance_line(axis: mpl.axes.Axes, chance: float, direction: str, unit: str = "") -> None:
+    """Dashed, its value written outside the axes, where no curve goes."""
+    if direction == "h":
+        axis.axhline(chance, color="0.35", linewidth=1, linestyle="--")
+        axis.text(
+            1.01, chance, f"chance\n{chance:.3g}{unit}", transform=axis.get_yaxis_transform(), va="center", fontsize=8
+        )
+    else:
+        axis.axvline(chance, color="0.35", linewidth=1, linestyle="--")
+        axis.text(
+            chance, 1.01, f"chance {chance:.3g}{unit}", transform=axis.get_xaxis_transform(), ha="center", va="bottom",
+            fontsize=8,
+        )  # fmt: skip
+
+
+def _finish(figure: Figure, axis: mpl.axes.Axes, title: str, path: Path, *, legend: bool) -> None:
+    figure.suptitle(title, fontsize=11)
+    axis.tick_params(labelsize=9)
+    axis.spines[["top", "right"]].set_visible(False)
+    if legend:
+        figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    _save(figure, path)
 
 
 def _save(figure: Figure, path: Path) -> None:
