@@ -124,11 +124,14 @@ def embed(recipe: RecipeArgument, set_: SetOption = None) -> None:
 
 
 @app.command()
-def train(modality: Literal["eeg", "meg"], recipe: RecipeArgument, set_: SetOption = None) -> None:
-    """Train a decoder and its linear baseline; opens training and validation data only."""
+def train(modality: Literal["eeg", "meg", "fusion"], recipe: RecipeArgument, set_: SetOption = None) -> None:
+    """Train a decoder (fusion: of EEG and MEG together) and linear baselines; opens training and validation data only.
+
+    Several processes: by execution.processes, or under torchrun.
+    """
     from synapse_diffusion.train import train
 
-    settings = _recipe_of(modality, recipe, set_)
+    settings = _recipe_of("comb" if modality == "fusion" else modality, recipe, set_)
     with _progress() as progress:
         run = train(settings, Path(recipe).stem, _command(), _say, progress)
     _say(f"trained: {run.folder}")
@@ -143,6 +146,22 @@ def evaluate(run: Annotated[Path, typer.Argument(help="Folder of a trained run."
     with _progress() as progress:
         rows = evaluate(run, _say, progress)
     _print_scores(rows, run)
+
+
+@app.command()
+def predict(
+    run: Annotated[Path, typer.Argument(help="Folder of a trained run.")],
+    recording: Annotated[
+        Path | None, typer.Argument(help="A signal store, or a folder above some; without it the run's own test part.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the tables; predictions/ of the run by default.")] = None,
+) -> None:
+    """Write what the decoder says to each trial, as a table and (for images) predicted vectors."""
+    from synapse_diffusion.predict import predict
+
+    with _progress("nothing was written") as progress:
+        for path in predict(run, recording, out, _say, progress):
+            _say(str(path))
 
 
 @app.command()
@@ -273,46 +292,38 @@ def _progress(after: str = "the same command goes on from here") -> Iterator[Cal
 
 
 def _print_scores(rows: list[dict[str, Any]], folder: Path) -> None:
-    """Balanced accuracy of validation and test, single and averaged, each decoder; then where the pictures are."""
+    """The main score of validation and test, single and averaged, of each decoder; then where the pictures are."""
     from rich.console import Console
     from rich.table import Table
 
     from synapse_diffusion.pipeline import observer_shares
 
-    table = Table(title="balanced accuracy")
-    for name in (
-        "split",
-        "person",
-        "decoder",
-        "repeats",
-        "value",
-        "95 % interval",
-        "chance",
-        "p",
-        "AUC",
-        "decisions",
-    ):
-        table.add_column(name, justify="left" if name in ("split", "person", "decoder") else "right")
-    auc = {_key(row): row for row in rows if row["metric"] == "auc"}
+    metric, beside = {
+        "classify": ("balanced_accuracy", "auc"), "questions": ("auc", "average_precision"), "retrieve": ("top1", "top5"),
+    }[rows[0]["task"]]  # fmt: skip
+    among = " among the test images" if rows[0]["task"] == "retrieve" else ""
+    table = Table(title=f"{metric.replace('_', ' ')}{among}")
+    left = ("split", "person", "decoder")
+    for name in (*left, "repeats", "value", "95 % interval", "chance", "p", beside.replace("_", " "), "decisions"):
+        table.add_column(name, justify="left" if name in left else "right")
+    other = {_key(row): row for row in rows if row["metric"] == beside}
     for row in rows:
-        if row["metric"] != "balanced_accuracy":
+        if row["metric"] != metric:
             continue
         p = "" if row["p"] is None else f"{row['p']:.4f}"
         interval = "" if row["low"] is None else f"{row['low']:.3f} .. {row['high']:.3f}"
+        control = "" if row["control"] == "none" else f", {row['control'].replace('_', ' ')}"
+        gallery = f" of {row['gallery']}" if row["gallery"] else ""
         table.add_row(
-            row["split"], row["person"], row["model"], str(row["k_repeats"]), f"{row['value']:.3f}", interval,
-            f"{row['chance']:.3f}", p, f"{auc[_key(row)]['value']:.3f}", str(row["n"]),
+            row["split"], row["person"], row["model"] + control + gallery, str(row["k_repeats"]), f"{row['value']:.3f}",
+            interval, f"{row['chance']:.3f}", p, f"{other[_key(row)]['value']:.3f}", str(row["n"]),
         )  # fmt: skip
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    Console(width=None if sys.stdout.isatty() else 130).print(table)
     for line in observer_shares(rows):
         _say(line)
-    for name in (
-        "figures/confusion_val.png",
-        "figures/confusion_test.png",
-        "figures/curve.png",
-        "scores.json",
-    ):
-        _say(str(folder / name))
+    for path in sorted((folder / "figures").glob("*.png")):
+        _say(str(path))
+    _say(str(folder / "scores.json"))
 
 
 def _print_info(found: Info) -> None:
@@ -343,4 +354,4 @@ def _print_info(found: Info) -> None:
 
 
 def _key(row: dict[str, Any]) -> tuple[Any, ...]:
-    return row["split"], row["person"], row["model"], row["k_repeats"]
+    return tuple(row[name] for name in ("split", "person", "model", "k_repeats", "control", "gallery"))

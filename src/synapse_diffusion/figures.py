@@ -84,17 +84,17 @@ def _matrix(
 
 
 def draw_curve(curve: pd.DataFrame, path: Path) -> None:
-    """Training and validation loss and validation balanced accuracy over steps, one line a fold and member."""
+    """Training and validation loss and validation score over steps, one line a fold and member."""
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     loss, accuracy = figure.subplots(1, 2)
     for k, (_, part) in enumerate(curve.groupby(["fold", "member"])):
         labels = ("training", "validation") if k == 0 else (None, None)
         loss.plot(part["step"], part["train_loss"], color="tab:gray", label=labels[0], alpha=0.8)
         loss.plot(part["step"], part["validation_loss"], color="tab:blue", label=labels[1], alpha=0.8)
-        accuracy.plot(part["step"], part["validation_balanced_accuracy"], color="tab:blue", alpha=0.8)
+        accuracy.plot(part["step"], part["validation_score"], color="tab:blue", alpha=0.8)
     loss.set(xlabel="step", ylabel="loss (nats; validation: calibrated)")
     loss.legend(frameon=False)
-    accuracy.set(xlabel="step", ylabel="balanced accuracy, validation")
+    accuracy.set(xlabel="step", ylabel="score, validation")
     _save(figure, path)
 
 

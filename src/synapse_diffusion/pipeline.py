@@ -7,29 +7,33 @@ from pathlib import Path
 from typing import Any
 
 from synapse_diffusion.config import Recipe
-from synapse_diffusion.errors import SettingsError
 from synapse_diffusion.types import Progress, Say
 
 
 def run_recipe(
     recipe: Recipe, name: str, command: str, say: Say, progress: Progress, *, simulated: bool = False
 ) -> tuple[Path, list[dict[str, Any]]]:
-    """Convert, train and evaluate (a study that is simulated first, if asked); the run's folder and scores.
+    """Convert, embed the images (for retrieval), train and evaluate; the run's folder and scores.
 
-    Raises `SettingsError` for a combined set, which no decoder takes yet.
+    A study is simulated first, if asked. For a fusion the two data sets are converted already, with recipes of their
+    own; this one is about their pairs.
     """
-    if recipe.data.modality == "comb":
-        raise SettingsError(f"{name}: data.modality = 'comb' is an index, made by `convert comb`; train eeg or meg")
+    from synapse_diffusion.convert import convert, convert_pairs
+    from synapse_diffusion.evaluate import evaluate
+    from synapse_diffusion.train import train
+
     if simulated:
         from synapse_diffusion.simulate import simulate
 
         simulate(recipe, say, progress)
-    from synapse_diffusion.convert import convert
+    if recipe.data.modality == "comb":
+        convert_pairs(recipe, say)
+    else:
+        convert(recipe, say, progress)
+    if recipe.target.task == "retrieve" and not recipe.target.table:
+        from synapse_diffusion.embed import embed
 
-    convert(recipe, say, progress)
-    from synapse_diffusion.evaluate import evaluate
-    from synapse_diffusion.train import train
-
+        embed(recipe, say, progress)
     run = train(recipe, name, command, say, progress)
     return run.folder, evaluate(run.folder, say, progress)
 
@@ -40,6 +44,7 @@ def observer_shares(rows: Sequence[dict[str, Any]]) -> list[str]:
         (row["model"], row["k_repeats"]): row
         for row in rows
         if row["split"] == "test" and row["person"] == "all" and row["metric"] == "balanced_accuracy"
+        if row["control"] == "none"
     }
     lines = []
     for (model, k), row in value.items():

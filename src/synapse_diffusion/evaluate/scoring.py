@@ -99,22 +99,29 @@ def score_rows(
 
 
 def difference_rows(setting: Setting, answers: Sequence[Answered], split: str, ours: str) -> list[dict[str, Any]]:
-    """How much more often `ours` is right than every other model on the same decisions, with a paired interval."""
-    rows = []
-    for mine in answers:
-        if mine.model != ours or mine.control != "none":
-            continue
-        for other in answers:
-            same = other.k_repeats == mine.k_repeats and len(other.truth_N) == len(mine.truth_N)
-            if other.model == ours or other.control != "none" or not same or setting.task.answers is not None:
-                continue
-            unit_N = np.unique(mine.trials[_unit(setting)].to_numpy(dtype=str), return_inverse=True)[1]
-            rng = np.random.default_rng(setting.recipe.evaluate.seed)
-            a, b = hits(mine.score_NK, mine.truth_N, 1), hits(other.score_NK, other.truth_N, 1)
-            value, low, high = paired_difference(a, b, unit_N, setting.recipe.evaluate.bootstrap, rng)
+    """How much more often `ours` is right than every other model, image by image, with a paired interval.
+
+    Images are drawn again (for classes concepts); of each counts the mean over its decisions.
+    """
+    rows: list[dict[str, Any]] = []
+    settings = setting.recipe.evaluate
+    if setting.task.answers is not None:
+        return rows
+    unit = "image_id" if setting.task.kind == "retrieve" else "concept"
+    right = {}
+    for number, answer in enumerate(answers):
+        if answer.control == "none":
+            hit = pd.Series(hits(answer.score_NK, answer.truth_N, 1))
+            right[number] = hit.groupby(answer.trials[unit].to_numpy(dtype=str)).mean()
+    for mine in [n for n in right if answers[n].model == ours]:
+        for other in [n for n in right if n != mine and answers[n].k_repeats == answers[mine].k_repeats]:
+            both = pd.concat([right[mine], right[other]], axis=1, join="inner")
+            a, b = both.iloc[:, 0].to_numpy(), both.iloc[:, 1].to_numpy()
+            rng = np.random.default_rng(settings.seed)
+            value, low, high = paired_difference(a, b, np.arange(len(a)), settings.bootstrap, rng)
             score = Score("right_more_often", value, 0.0, low, high, float("nan"), len(a))
-            about = _about(setting, replace(mine, model=f"{ours} - {other.model}"), split, "all")
-            rows.append(score_row(score, **about, gallery=mine.score_NK.shape[1]))
+            about = _about(setting, replace(answers[mine], model=f"{ours} - {answers[other].model}"), split, "all")
+            rows.append(score_row(score, **about, gallery=answers[mine].score_NK.shape[1]))
     return rows
 
 
@@ -126,10 +133,6 @@ def _about(setting: Setting, answer: Answered, split: str, person: str) -> dict[
         "k_repeats": answer.k_repeats, "seed": recipe.train.seed, "control": control,
         "modality": "eeg+meg" if setting.sources.is_fusion else recipe.data.modality,
     }  # fmt: skip
-
-
-def _unit(setting: Setting) -> str:
-    return "image_id" if setting.task.kind == "retrieve" else "concept"
 
 
 def _scores(
@@ -160,9 +163,13 @@ def _retrieval(
     assert setting.task.table is not None
     image_N = np.unique(answer.trials["image_id"].to_numpy(dtype=str), return_inverse=True)[1]
     n = len(gallery_K)
-    found = [
-        (score, {"gallery": n})
-        for score in retrieval_scores(answer.score_NK, answer.truth_N, image_N, **draws, rng=rng)
+    permutations, bootstrap = draws["permutations"], draws["bootstrap"]
+
+    def scored(score_NK: Scores, truth_N: Index, unit_N: Index, permutations: int) -> list[Score]:
+        return retrieval_scores(score_NK, truth_N, unit_N, permutations=permutations, bootstrap=bootstrap, rng=rng)
+
+    found: list[tuple[Score, dict[str, Any]]] = [
+        (score, {"gallery": n}) for score in scored(answer.score_NK, answer.truth_N, image_N, permutations)
     ]
     if answer.control != "none":
         return found
