@@ -299,7 +299,9 @@ def _print_scores(rows: list[dict[str, Any]], folder: Path) -> None:
     from synapse_diffusion.pipeline import observer_shares
 
     metric, beside = {
-        "classify": ("balanced_accuracy", "auc"), "questions": ("auc", "average_precision"), "retrieve": ("top1", "top5"),
+        "classify": ("balanced_accuracy", "auc"),
+        "questions": ("auc", "average_precision"),
+        "retrieve": ("top1", "top5"),
     }[rows[0]["task"]]  # fmt: skip
     among = " among the test images" if rows[0]["task"] == "retrieve" else ""
     table = Table(title=f"{metric.replace('_', ' ')}{among}")

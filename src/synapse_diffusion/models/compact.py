@@ -14,12 +14,13 @@ from __future__ import annotations
 import math
 from typing import Final
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from synapse_diffusion.models.base import Decoder, Dropout, Shape
-from synapse_diffusion.models.ridge import solve_ridge
+from synapse_diffusion.models.ridge import PENALTIES, solve_ridge
 
 KERNEL_S: Final = 0.12
 POOL_S: Final = 0.064
@@ -100,10 +101,11 @@ class CompactDecoder(Decoder):
     @torch.no_grad()
     def begin_at(self, feature_NF: Tensor, target_ND: Tensor) -> None:
         """Set the shared linear weights to ridge regression, the penalty chosen by leave-one-out."""
-        weight_FD, bias_D, _ = solve_ridge(feature_NF.double().cpu().numpy(), target_ND.double().cpu().numpy())
-        self.linear[0] = torch.from_numpy(weight_FD.T).to(self.linear)
+        feature, target = feature_NF.double().cpu().numpy(), target_ND.double().cpu().numpy()
+        fit = solve_ridge(feature, target, np.ones(len(feature)), PENALTIES)
+        self.linear[0] = torch.from_numpy(fit.weight_FD.T).to(self.linear)
+        self.bias.copy_(torch.from_numpy(fit.bias_D).to(self.bias))
         self.centre.copy_(self.linear)
-        self.bias.copy_(torch.from_numpy(bias_D).to(self.bias))
 
     def linear_parameters(self) -> list[nn.Parameter]:
         """Those that `linear_penalty` holds, which need no weight decay beside it."""

@@ -62,18 +62,34 @@ def fit_ridge(
         mine = who == p
         if mine.sum() < 2:
             raise ValueError(f"person {p} has {int(mine.sum())} trials; ridge needs two or more")
-        fits.append(solve_ridge(features_NF[mine], y_ND[mine].astype(np.float64), penalties))
-    weights, biases, chosen = zip(*fits, strict=True)
-    weight_PFD, bias_PD = np.stack(weights).astype(np.float32), np.stack(biases).astype(np.float32)
-    return RidgeDecoder(width, weight_PFD, bias_PD, np.array(chosen), pooled)
+        fits.append(solve_ridge(features_NF[mine], y_ND[mine].astype(np.float64), np.ones(int(mine.sum())), penalties))
+    weight_PFD = np.stack([fit.weight_FD for fit in fits]).astype(np.float32)
+    bias_PD = np.stack([fit.bias_D for fit in fits]).astype(np.float32)
+    return RidgeDecoder(width, weight_PFD, bias_PD, np.array([fit.penalty for fit in fits]), pooled)
+
+
+@dataclass(frozen=True)
+class RidgeFit:
+    """One ridge regression from F inputs to D outputs."""
+
+    weight_FD: NDArray[np.float64]
+    bias_D: NDArray[np.float64]
+    penalty: float
+    leverage_N: NDArray[np.float64]
+    """Of each row on its own prediction: residual / (1 - leverage) is its residual under the fit to all others."""
 
 
 def solve_ridge(
-    x_NF: NDArray[np.float64], y_ND: NDArray[np.float64], penalties: Sequence[float] = PENALTIES
-) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
-    """Weights (F, D), intercept (D,) and penalty with the smallest leave-one-out error."""
-    mean_F, mean_D = x_NF.mean(0), y_ND.mean(0)
-    x_NF, y_ND = x_NF - mean_F, y_ND - mean_D
+    x_NF: NDArray[np.float64], y_ND: NDArray[np.float64], weight_N: NDArray[np.float64], penalties: Sequence[float]
+) -> RidgeFit:
+    """The fit whose penalty has the smallest leave-one-out error.
+
+    A row of weight n counts like n equal rows, which are left out together.
+    """
+    total = weight_N.sum()
+    mean_F, mean_D = weight_N @ x_NF / total, weight_N @ y_ND / total
+    root_N1 = np.sqrt(weight_N)[:, None]
+    x_NF, y_ND = root_N1 * (x_NF - mean_F), root_N1 * (y_ND - mean_D)
     unit = max(float(np.square(x_NF).sum()) / x_NF.shape[1], np.finfo(float).tiny)
     # x = u diag(sqrt(squared)) v': by way of the smaller of the two covariances
     wide = x_NF.shape[1] > len(x_NF)
@@ -88,14 +104,17 @@ def solve_ridge(
         values.astype(np.float32) for values in (u_NR, target_RD, y_ND)
     )  # enough to choose by
 
+    def leverage(penalty: float) -> NDArray[np.float64]:
+        share_N = square_NR @ (squared_R / (squared_R + penalty * unit)) + weight_N / total  # and of the intercept
+        return np.asarray(np.minimum(share_N, 1 - 1e-9))
+
     def left_out(penalty: float) -> float:
-        """Mean squared error of each trial under the fit to all others."""
-        share_R = squared_R / (squared_R + penalty * unit)
-        leverage_N = square_NR @ share_R + 1 / len(x_NF)  # and of the intercept
-        residual_ND = y32_ND - u32_NR @ (share_R.astype(np.float32)[:, None] * target32_RD)
+        """Mean squared error of each row under the fit to all others."""
+        share_R = (squared_R / (squared_R + penalty * unit)).astype(np.float32)
+        residual_ND = y32_ND - u32_NR @ (share_R[:, None] * target32_RD)
         error_N = np.square(residual_ND).mean(1, dtype=np.float64)
-        return float(np.mean(error_N / np.maximum(1 - leverage_N, 1e-9) ** 2))
+        return float(np.mean(error_N / (1 - leverage(penalty)) ** 2))
 
     best = min(penalties, key=left_out) if len(penalties) > 1 else penalties[0]
     weight_FD = v_FR @ ((np.sqrt(squared_R) / (squared_R + best * unit))[:, None] * target_RD)
-    return weight_FD, mean_D - mean_F @ weight_FD, float(best)
+    return RidgeFit(weight_FD, mean_D - mean_F @ weight_FD, float(best), leverage(best))
