@@ -45,6 +45,7 @@ SMALL: dict[str, Any] = {
     "split": {"test": "dataset", "validation_concepts": 0.25},
     "train": {"steps": 60, "checks": 6},
     "evaluate": {"permutations": 50, "bootstrap": 50},
+    "execution": {"checkpoint_minutes": 0.0},
 }  # fmt: skip
 
 SMALL_MEG: dict[str, Any] = {
@@ -61,7 +62,7 @@ SMALL_MEG: dict[str, Any] = {
         "onset_jitter_s": 0.1, "catch_share": 0.1, "sessions": 2, "runs": 2, "sfreq": 300.0,
     },
     "split": {**SMALL["split"], "validation_sequences": 0.0, "test_sequences": 0.0},
-    "execution": {"workers": 1},
+    "execution": {"workers": 1, "checkpoint_minutes": 0.0},
 }  # fmt: skip
 
 
@@ -107,14 +108,22 @@ def trained(study: Path) -> Run:
 
 def small(folder: Path, *overrides: str) -> Recipe:
     """The small study's recipe."""
-    paths = {"bids": str(folder / "bids"), "stores": str(folder / "stores"), "runs": str(folder / "runs")}
-    return parse_recipe({**SMALL, "paths": paths}, overrides)
+    names = ("bids", "stores", "runs", "embeddings")
+    return parse_recipe({**SMALL, "paths": {name: str(folder / name) for name in names}}, overrides)
 
 
 def small_meg(folder: Path, *overrides: str) -> Recipe:
     """The small study's pictures shown to other people in a MEG."""
     paths = {"bids": str(folder / "bids-meg"), "stores": str(folder / "stores"), "runs": str(folder / "runs")}
     return parse_recipe({**SMALL_MEG, "paths": paths}, overrides)
+
+
+def small_pairs(folder: Path, *overrides: str) -> Recipe:
+    """Both, paired by image."""
+    names = ("bids", "stores", "runs", "embeddings")
+    tree = {name: value for name, value in SMALL.items() if name != "simulate"}
+    tree |= {"data": {"modality": "comb", "name": "pairs"}, "pairs": {"eeg": "small", "meg": "small-meg"}}
+    return parse_recipe({**tree, "paths": {name: str(folder / name) for name in names}}, overrides)
 
 
 def write_recording(

@@ -1,24 +1,31 @@
-"""Two processes equal one: shares, gathered losses, replicated and divided weights."""
+"""Two processes equal one: the trainer itself on shares of one batch, replicated and divided weights."""
 
 from __future__ import annotations
 
 import multiprocessing
+import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.torch import load_file, save_file
-from torch import nn
+from safetensors.torch import load_file
 from torch.nn import functional
 
-from synapse_diffusion.parallel import Group, full_state, gather, load_full_state, mean_over, session, wrap
-
-STEPS, BATCH = 20, 12
+from conftest import quiet, small
+from synapse_diffusion.config import Recipe
+from synapse_diffusion.embed import embed
+from synapse_diffusion.errors import SettingsError, StoreError
+from synapse_diffusion.parallel import Group, gather, session
+from synapse_diffusion.runs import Run
+from synapse_diffusion.train import train
+from synapse_diffusion.training import checkpoint
 
 
 @given(n=st.integers(0, 200), size=st.integers(1, 16))
@@ -27,6 +34,12 @@ def test_shares_are_all_rows_once(n: int, size: int) -> None:
     assert rows == list(range(n))
     lengths = [len(range(n)[Group(rank, size).share(n)]) for rank in range(size)]
     assert max(lengths) - min(lengths) <= 1
+
+
+@pytest.fixture(scope="module")
+def embedded(study: Path) -> Path:
+    embed(small(study), quiet, quiet)
+    return study
 
 
 def in_group(size: int, work: Callable[[Group, Path], None], folder: Path) -> None:
@@ -44,8 +57,6 @@ def in_group(size: int, work: Callable[[Group, Path], None], folder: Path) -> No
 
 
 def _member(rank: int, size: int, port: int, work: Callable[[Group, Path], None], folder: Path) -> None:
-    import os
-
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
     with session(torch.device("cpu")) as group:
@@ -53,59 +64,112 @@ def _member(rank: int, size: int, port: int, work: Callable[[Group, Path], None]
         work(group, folder)
 
 
-def small_model() -> nn.Module:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.LayerNorm(16), nn.Linear(16, 4))
+def weights(run: Run) -> dict[str, torch.Tensor]:
+    return load_file(run.checkpoint("fold0_member0"))
 
 
-def contrastive_steps(sharding: Any) -> Callable[[Group, Path], None]:
-    """Train with an InfoNCE loss over the whole batch; rank 0 writes losses and weights."""
-
-    def work(group: Group, folder: Path) -> None:
-        bare = small_model()
-        model = wrap(bare, group, sharding)
-        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-        generator = torch.Generator().manual_seed(1)
-        losses = []
-        for _ in range(STEPS):
-            x, target = torch.randn(BATCH, 8, generator=generator), torch.randn(BATCH, 4, generator=generator)
-            z = gather(functional.normalize(model(x[group.share(BATCH)]), dim=1), group)
-            loss = functional.cross_entropy(z @ functional.normalize(target, dim=1).T / 0.1, torch.arange(BATCH))
-            optimizer.zero_grad()
-            torch.autograd.backward(loss)
-            optimizer.step()
-            losses.append(mean_over(loss, group))
-        state = full_state(model)
-        if group.rank == 0:
-            save_file({**state, "losses": torch.stack(losses)}, folder / f"{sharding}{group.size}.safetensors")
-
-    return work
+def contrastive(study: Path, runs: Path, *more: str) -> Recipe:
+    """Retrieval with everything that is random, 20 steps: dropout, augmentation, several people, gathered negatives."""
+    return small(
+        study, f"paths.runs={runs}", "target.task=retrieve", "target.layers=gist,colour", "target.weights=learned",
+        "train.steps=20", "train.checks=20", "train.noise=0.3", "train.channel_dropout=0.2", "train.time_shift_s=0.02",
+        "train.repeats=2", "train.batch=32", "train.refit=false", "train.patience=20", "train.learning_rate=0.0005", *more,
+    )  # fmt: skip
 
 
-@pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
-def test_a_contrastive_loss_over_two_processes_is_that_of_one(tmp_path: Path, sharding: str) -> None:
-    contrastive_steps(sharding)(Group(), tmp_path)
-    in_group(2, contrastive_steps(sharding), tmp_path)
-    one, two = (load_file(tmp_path / f"{sharding}{size}.safetensors") for size in (1, 2))
-    assert one.keys() == two.keys()
-    assert one["losses"][0] - one["losses"][-1] > 0.1
-    for name, value in one.items():
-        assert torch.allclose(value, two[name], atol=1e-5), name
+def trained_by(group: Group, recipe: Recipe) -> Run:
+    del group  # `train` joins it
+    return train(recipe, "x", "test", quiet, quiet)
 
 
-@pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
-def test_whole_weights_go_into_any_wrapping(tmp_path: Path, sharding: Any) -> None:
-    state = {name: torch.randn_like(value) for name, value in small_model().state_dict().items()}
-    save_file(state, tmp_path / "state.safetensors")
+MODELS = {"compact": [], "tsconv": ["model.name=tsconv"], "atm": ["model.name=atm"]}
 
-    def work(group: Group, folder: Path) -> None:
-        model = wrap(small_model(), group, sharding)
-        load_full_state(model, load_file(folder / "state.safetensors"))
-        back = full_state(model)
-        if group.rank == 0:
-            save_file(back, folder / "back.safetensors")
 
-    in_group(2, work, tmp_path)
-    back = load_file(tmp_path / "back.safetensors")
-    assert back.keys() == state.keys()
-    assert all(torch.equal(back[name], value) for name, value in state.items())
+@pytest.mark.parametrize(
+    ("name", "sharding"), [("compact", "ddp"), ("compact", "fsdp"), ("atm", "ddp"), ("atm", "fsdp")]
+)
+def test_two_processes_train_as_one(embedded: Path, tmp_path: Path, name: str, sharding: str) -> None:
+    """Losses of 20 steps within 1e-5, weights too, with the contrastive loss over the whole batch."""
+    one = train(contrastive(embedded, tmp_path / "one", *MODELS[name]), "x", "test", quiet, quiet)
+    recipe = contrastive(embedded, tmp_path / "two", f"execution.sharding={sharding}", *MODELS[name])
+    in_group(2, lambda group, _: trained_by(group, recipe) and None, tmp_path)
+    two = Run(tmp_path / "two" / one.folder.name)
+    curves = [pd.read_csv(run.folder / "curve.tsv", sep="\t") for run in (one, two)]
+    assert len(curves[0]) == 20
+    for column in ("train_loss", "validation_loss"):
+        assert np.abs(curves[0][column] - curves[1][column]).max() < 1e-5, column
+    for key, value in weights(one).items():
+        assert torch.allclose(value, weights(two)[key], atol=1e-4), key
+
+
+@pytest.mark.parametrize(("first", "then"), [("ddp", "one"), ("fsdp", "ddp"), ("one", "fsdp")])
+def test_a_checkpoint_opens_in_any_group(
+    embedded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: str, then: str
+) -> None:
+    """Stopped half way by one kind of group and finished by another: the same end."""
+    whole = train(contrastive(embedded, tmp_path / "whole"), "x", "test", quiet, quiet)
+
+    def work(kind: str, stop: bool) -> None:
+        sharding = "ddp" if kind == "one" else kind
+        recipe = contrastive(embedded, tmp_path / "parts", f"execution.sharding={sharding}")
+
+        def run(group: Group, _: Path) -> None:
+            saves = 0
+            save = checkpoint.Kept.save
+
+            def stopping(self: Any, *args: Any) -> None:
+                nonlocal saves
+                save(self, *args)
+                saves += 1
+                if stop and saves == 10:
+                    raise KeyboardInterrupt
+
+            checkpoint.Kept.save = stopping  # type: ignore[method-assign]
+            try:
+                train(recipe, "x", "test", quiet, quiet)
+            except KeyboardInterrupt:
+                pass
+            finally:
+                checkpoint.Kept.save = save  # type: ignore[method-assign]
+
+        if kind == "one":
+            run(Group(), tmp_path)
+        else:
+            in_group(2, run, tmp_path)
+
+    work(first, True)
+    assert list((tmp_path / "parts").rglob("*_unfinished.safetensors"))
+    work(then, False)
+    parts = Run(tmp_path / "parts" / whole.folder.name)
+    for key, value in weights(whole).items():
+        assert torch.allclose(value, weights(parts)[key], atol=1e-4), key
+
+
+def test_gathered_gradients_are_those_of_the_whole_batch(tmp_path: Path) -> None:
+    x_BD, target_BD = torch.randn(12, 4, generator=torch.Generator().manual_seed(0)), torch.eye(4).repeat(3, 1)
+
+    def gradient(group: Group, folder: Path) -> None:
+        mine = x_BD[group.share(12)].clone().requires_grad_()
+        torch.autograd.backward(functional.cross_entropy(gather(mine, group) @ target_BD.T, torch.arange(12)))
+        assert mine.grad is not None
+        np.save(folder / f"{group.size}-{group.rank}.npy", mine.grad.numpy() / group.size)
+
+    gradient(Group(), tmp_path)
+    in_group(2, gradient, tmp_path)
+    two = np.concatenate([np.load(tmp_path / f"2-{rank}.npy") for rank in range(2)])
+    assert np.allclose(np.load(tmp_path / "1-0.npy"), two, atol=1e-7)
+
+
+def test_the_trainer_starts_its_own_processes(study: Path, tmp_path: Path) -> None:
+    """And what goes wrong in one of them is one sentence here; what it says is heard here."""
+    few = ["train.steps=4", "train.checks=2", "train.refit=false", f"paths.runs={tmp_path}"]
+    said: list[str] = []
+    run = train(small(study, *few, "execution.processes=2"), "x", "test", said.append, quiet)
+    assert any("train" in line for line in said)
+    alone = train(small(study, *few, f"paths.runs={tmp_path / 'alone'}"), "x", "test", quiet, quiet)
+    for key, value in weights(alone).items():
+        assert torch.allclose(value, weights(run)[key], atol=1e-5), key
+    with pytest.raises(SettingsError, match="a batch of 33 cannot be shared equally by 2 processes"):
+        train(small(study, *few, "execution.processes=2", "train.batch=33"), "x", "test", quiet, quiet)
+    with pytest.raises(StoreError, match="no signal store"):
+        train(small(tmp_path, "execution.processes=2"), "x", "test", quiet, quiet)

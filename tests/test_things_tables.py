@@ -20,7 +20,7 @@ from synapse_diffusion.config import load_recipe
 from synapse_diffusion.convert import convert
 from synapse_diffusion.store.epochs import Epochs
 from synapse_diffusion.store.files import open_store
-from synapse_diffusion.train import label_trials
+from synapse_diffusion.training.tasks import label_trials
 
 PULSE_S, PEAK_V = 0.04, 50e-6  # peak 40 ms after onset, and its height
 
