@@ -77,16 +77,35 @@ def read_trials(
     for name, values in columns.keep.items():
         chosen &= table[name].isin(values).to_numpy()
     everything = _trials(table, columns, recording, images, say).assign(onset_sample=sample, duration_s=duration_s)
+    return table_of(everything, trial_type, chosen, sfreq, columns, path, tuple(bad), is_bad)
+
+
+def table_of(
+    everything: pd.DataFrame,
+    trial_type: pd.Series[str],
+    chosen: NDArray[np.bool_],
+    sfreq: float,
+    columns: EventColumns,
+    path: Path,
+    bad: tuple[Segment, ...] = (),
+    is_bad: NDArray[np.bool_] | None = None,
+) -> TrialTable:
+    """The chosen rows as trials, catch trials by setting; repeats counted, onset distances checked.
+
+    `everything` has the columns of `TRIAL_COLUMNS`, one row a row of the source. Raises `DataError` where none is left.
+    """
+    sample = everything["onset_sample"].to_numpy()
+    is_bad = np.zeros(len(everything), bool) if is_bad is None else is_bad
     catch = chosen & (everything["is_catch"] == 1).to_numpy()
     keep = chosen if columns.keep_catch else chosen & ~catch
     trials = everything.loc[keep, list(TRIAL_COLUMNS)].reset_index(drop=True)
     if trials.empty:
-        raise DataError(f"{path}: no trial left of {len(table)} rows; check data.events.keep")
+        raise DataError(f"{path}: no trial left of {len(everything)} rows; check data.events.keep")
     shown = trials["image_id"].where(trials["image_id"] != NOT_AVAILABLE, trials["label"])
     sequence = everything["sequence"].to_numpy()
     timing = check_distances(sample[~is_bad], sequence[~is_bad], sfreq, columns.onset_distance_s)
     counts = {
-        "rows": len(table),
+        "rows": len(everything),
         "trial_types": {str(k): int(n) for k, n in sorted(trial_type.value_counts().items())}
         if trial_type.any()
         else {},
@@ -105,7 +124,7 @@ def read_trials(
         },
     }
     trials = trials.assign(repeat=trials.groupby(shown).cumcount())
-    return TrialTable(trials, tuple(bad), counts, timing.notes)
+    return TrialTable(trials, bad, counts, timing.notes)
 
 
 def _require_columns(table: pd.DataFrame, columns: EventColumns, path: Path) -> None:

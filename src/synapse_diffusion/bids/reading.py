@@ -51,6 +51,21 @@ class OpenRecording:
     """Name -> kind (`eog`, `ecg`) of the channels beside the sensors, in order."""
 
 
+@dataclass(frozen=True)
+class OpenEpochs:
+    """Epochs that others cut, read on demand."""
+
+    sfreq: float
+    times: NDArray[np.float64]
+    """(T,), s from the onset."""
+    sensors: SensorArray
+    trials: pd.DataFrame
+    """One row an epoch, catch trials included; `repeat` and `onset_sample` are for the store to fill."""
+    read: Callable[[NDArray[np.int64]], NDArray[np.float32]]
+    """`read(rows)` -> (N, T, C) float32 in the sensors' units."""
+    notes: tuple[str, ...] = ()
+
+
 def open_recording(
     recording: Recording,
     *,
@@ -94,7 +109,7 @@ def open_recording(
         gain_C=gain.astype(np.float32),
         auxiliary={raw.ch_names[k]: raw.get_channel_types([k])[0] for k in auxiliary},
     )
-    return _with_reference(opened) if restore_reference and recording.modality == "eeg" else opened
+    return with_reference(opened) if restore_reference and recording.modality == "eeg" else opened
 
 
 @functools.cache
@@ -201,7 +216,7 @@ def _compensated(
     return read
 
 
-def _with_reference(opened: OpenRecording) -> OpenRecording:
+def with_reference(opened: OpenRecording) -> OpenRecording:
     """The same recording with its reference electrode, if that is one of the 10-05 system, after the sensors."""
     sensors, n = opened.sensors, len(opened.sensors.names)
     standard = standard_positions()

@@ -26,6 +26,7 @@ EXTENSIONS: Final = {
 IMPLIED: Final = "01"  # BIDS leaves out an entity that has one value
 ROOM: Final = "emptyroom"  # BIDS's person for recordings of nobody
 CALIBRATION: Final = ("crosstalk", "calibration")  # BIDS's acq- for MEGIN's fine-tuning files
+EEG2_EPOCHS: Final = "preprocessed_eeg_"  # THINGS-EEG2's files of epochs
 EPOCHS: Final = re.compile(r"[-_]epo\.fif$")  # a later part of a split file is `-epo-1.fif`: read with its first
 THINGS_EPOCHS: Final = re.compile(r"preprocessed_P(\d+)-epo$")  # ds004212's own name for person BIGMEG<n>
 
@@ -50,7 +51,12 @@ class Recording:
     @property
     def holds_epochs(self) -> bool:
         """Is it a file of epochs, cut and filtered by others, rather than a continuous recording?"""
-        return EPOCHS.search(self.path.name) is not None
+        return EPOCHS.search(self.path.name) is not None or self.path.name.startswith(EEG2_EPOCHS)
+
+    @property
+    def is_eeg2(self) -> bool:
+        """Is it one of THINGS-EEG2's numpy files, whose `events` are the list of images?"""
+        return self.path.suffix == ".npy"
 
     @property
     def sidecars(self) -> tuple[Path, ...]:
@@ -69,9 +75,7 @@ def find_recordings(root: Path, settings: DataSettings, say: Say) -> list[Record
 
     Raises `DataError` where the folder, a named person or an event table is not there.
     """
-    base = root / settings.folder
-    if not base.is_dir():
-        raise DataError(f"{base}: no such folder; set paths.bids to the BIDS data set")
+    base = data_folder_of(root, settings)
     modality = settings.modality
     files = sorted(
         path for path in base.rglob("*") if _relevant(path, base, modality, derivative=bool(settings.folder))
@@ -81,7 +85,20 @@ def find_recordings(root: Path, settings: DataSettings, say: Say) -> list[Record
         raise DataError(f"{base}: holds event tables but no recordings ({kinds}); download the data files")
     if not files:
         raise DataError(f"{base}: no {modality.upper()} recording (sub-*/{modality}/*_{modality}{{{kinds}}}) in it")
-    recordings = [_recording(path, root, modality) for path in files]
+    recordings = chosen([_recording(path, root, modality) for path in files], base, settings)
+    return _without_excluded(recordings, root, settings, say)
+
+
+def data_folder_of(root: Path, settings: DataSettings) -> Path:
+    """The folder with the recordings. Raises `DataError` where it is not there."""
+    base = root / settings.folder
+    if not base.is_dir():
+        raise DataError(f"{base}: no such folder; set paths.bids to the data set")
+    return base
+
+
+def chosen(recordings: list[Recording], base: Path, settings: DataSettings) -> list[Recording]:
+    """Those of the people, sessions, tasks and runs that the settings name. Raises `DataError` for one not there."""
     wanted = {
         "people": settings.people,
         "sessions": settings.sessions,
@@ -93,7 +110,7 @@ def find_recordings(root: Path, settings: DataSettings, say: Say) -> list[Record
         if missing := [name for name in names if name not in there]:
             raise DataError(f"{base}: data.{key} names {', '.join(missing)}; there are {', '.join(sorted(there))}")
         recordings = [r for r in recordings if not names or _entity(r, key) in names]
-    return _without_excluded(recordings, root, settings, say)
+    return recordings
 
 
 def read_json(path: Path) -> Mapping[str, object]:

@@ -111,6 +111,9 @@ class DataSettings(Settings):
     modality: Literal["eeg", "meg", "comb"] = "eeg"
     """What is recorded, and what `simulate` writes; `comb`: an index over an EEG and a MEG data set that are
     converted already (`pairs`)."""
+    format: Literal["bids", "eeg2"] = "bids"
+    """How the files are laid out: `bids`, or as the numpy files of THINGS-EEG2 (raw, or its preprocessed epochs), with
+    `image_metadata.npy` in `paths.bids`, `folder` or `paths.things`."""
     name: FolderName = "study"
     """Name of the data set: a folder under `paths.stores`."""
     folder: str = ""
@@ -126,6 +129,17 @@ class DataSettings(Settings):
     include_excluded: bool = False
     """Also take people whom `participants.tsv` marks `exclude = 1`."""
     events: EventColumns = EventColumns()
+
+    @model_validator(mode="after")
+    def _of_eeg2(self) -> Self:
+        if self.format != "eeg2":
+            return self
+        if self.modality != "eeg":
+            raise ValueError(f"format = 'eeg2' is EEG, but modality = {self.modality!r}")
+        given = [name for name, value in self.events if value != EventColumns.model_fields[name].default]
+        if tables := [f"events.{name}" for name in given if name not in ("keep_catch", "onset_distance_s")]:
+            raise ValueError(f"format = 'eeg2' has no event tables: leave out {', '.join(tables)}")
+        return self
 
 
 class PairSettings(Settings):

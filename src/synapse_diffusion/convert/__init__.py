@@ -1,4 +1,4 @@
-"""Raw BIDS recordings -> signal stores; two modalities' stores -> an index of what pairs."""
+"""Raw recordings -> signal stores; two modalities' stores -> an index of what pairs."""
 
 from synapse_diffusion.convert.pairs import convert_pairs
 from synapse_diffusion.convert.recording import Converted

@@ -1,9 +1,10 @@
-"""Epochs that others cut (THINGS-MEG's preprocessed derivative) -> a signal store: end to end, with boundaries."""
+"""Epochs that others cut (those of THINGS-MEG and THINGS-EEG2) -> a signal store: end to end, with boundaries."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from synapse_diffusion.bids import ImageTable, Recording, read_images
+from synapse_diffusion.bids import ImageTable, OpenEpochs, Recording, open_eeg2_epochs, read_images
 from synapse_diffusion.config import Recipe
 from synapse_diffusion.convert.recording import Converted, about, things_folder
 from synapse_diffusion.errors import DataError
@@ -28,59 +29,66 @@ IMAGES: Final = ("things_image_nr", "image_nr")
 
 
 def convert_epochs(recording: Recording, recipe: Recipe, target: Path) -> Converted:
-    """Store the epochs of a FIF file (and of its split parts) as they are, a few at a time.
+    """Store the epochs of a file as they are, a few at a time.
 
-    Image numbers come from the file's metadata (`things_image_nr`) or its event ids; sessions and runs from the
-    metadata, where it has them; test and catch trials too (`trial_type`), else a test image is one that is shown more
-    than once and a catch trial has the image number 999999. Raises `DataError`.
+    FIF (and its split parts): image numbers come from the file's metadata (`things_image_nr`) or its event ids;
+    sessions and runs from the metadata, where it has them; test and catch trials too (`trial_type`), else a test
+    image is one that is shown more than once and a catch trial has the image number 999999. THINGS-EEG2's numpy
+    files: `bids.eeg2`. Raises `DataError`.
     """
+    drop_channels = recipe.convert.drop_channels
+    if recording.is_eeg2:
+        return _store(open_eeg2_epochs(recording, drop_channels), recording, recipe, target)
     epochs = _open(recording.path)
     try:
-        return _store(epochs, recording, recipe, target)
+        sensors, picks = _sensors(epochs, drop_channels, recording.path)
+        opened = OpenEpochs(
+            sfreq=float(epochs.info["sfreq"]),
+            times=epochs.times,
+            sensors=sensors,
+            trials=_trials(epochs, recording, read_images(things_folder(recipe))),
+            read=partial(_read, epochs, picks),
+        )
+        return _store(opened, recording, recipe, target)
     finally:
         for part in epochs._raw:  # MNE leaves the files to the garbage collector
             part.fid.close()
 
 
-def _store(epochs: Any, recording: Recording, recipe: Recipe, target: Path) -> Converted:
-    path, settings, columns = recording.path, recipe.convert, recipe.data.events
-    sfreq = float(epochs.info["sfreq"])
+def _store(opened: OpenEpochs, recording: Recording, recipe: Recipe, target: Path) -> Converted:
+    path, settings, sfreq, sensors = recording.path, recipe.convert, opened.sfreq, opened.sensors
     if abs(sfreq - settings.sfreq) > 1e-6:
         raise DataError(
             f"{path}: epochs at {sfreq:g} Hz are stored as they are; set convert.sfreq = {sfreq:g} (it is "
             f"{settings.sfreq:g})"
         )
-    images = read_images(things_folder(recipe))
-    trials = _trials(epochs, recording, images)
-    catch = trials["is_catch"].to_numpy() == 1
-    keep = np.flatnonzero(~catch if not columns.keep_catch else np.ones(len(trials), bool))
+    catch = opened.trials["is_catch"].to_numpy() == 1
+    keep = np.flatnonzero(~catch if not recipe.data.events.keep_catch else np.ones(len(catch), bool))
     if not keep.size:
         raise DataError(f"{path}: no epoch but catch trials; set data.events.keep_catch to store those")
-    sensors, picks = _sensors(epochs, settings.drop_channels, path)
-    n_times = len(epochs.times)
-    zero = round(-epochs.times[0] * sfreq)
+    n_times, window = len(opened.times), f"{opened.times[0]:g}..{opened.times[-1]:g} s"
+    zero = round(-opened.times[0] * sfreq)
     if not 0 <= zero < n_times:
-        raise DataError(f"{path}: its epochs ({epochs.tmin:g}..{epochs.tmax:g} s) do not hold the onset at 0 s")
+        raise DataError(f"{path}: its epochs ({window}) do not hold the onset at 0 s")
     folder = target / recording.folder
-    trials = trials.iloc[keep].assign(onset_sample=np.arange(keep.size) * n_times + zero)
+    trials = opened.trials.iloc[keep].assign(onset_sample=np.arange(keep.size) * n_times + zero)
     trials = trials.assign(repeat=trials.groupby("image_id").cumcount())
     with draft_store(folder) as draft:
-        signal_TC = draft.signal(keep.size * n_times, len(picks))
+        signal_TC = draft.signal(keep.size * n_times, len(sensors.names))
         largest = 0.0
-        for k, block_NTC in _blocks(epochs, keep, picks):
-            signal_TC[k * n_times : (k + len(block_NTC)) * n_times] = block_NTC.reshape(-1, len(picks))
-            largest = max(largest, float(np.abs(block_NTC).max()))
-        notes = [f"{keep.size} epochs of {epochs.tmin:g}..{epochs.tmax:g} s, filtered and cut by others"]
-        if largest > LARGEST_FIELD_T:
-            sensors = SensorArray(
-                sensors.names, sensors.kinds, (NOT_AVAILABLE,) * len(picks), sensors.position_C3, sensors.status
-            )
+        for k in range(0, keep.size, CHUNK):
+            x_NTC = opened.read(keep[k : k + CHUNK])
+            signal_TC[k * n_times : (k + len(x_NTC)) * n_times] = x_NTC.reshape(-1, len(sensors.names))
+            largest = max(largest, float(np.abs(x_NTC).max()))
+        notes = [f"{keep.size} epochs of {window}, filtered and cut by others", *opened.notes]
+        if recording.modality == "meg" and largest > LARGEST_FIELD_T:
+            sensors = replace(sensors, units=(NOT_AVAILABLE,) * len(sensors.units))
             notes.append(f"values up to {largest:.3g} are no tesla: the unit is stored as {NOT_AVAILABLE}")
         counts = {
-            "rows": len(epochs),
+            "rows": len(catch),
             "stored": int(keep.size),
             "test": int(trials["is_test"].sum()),
-            "left_out": {"catch": int(len(epochs) - keep.size)},
+            "left_out": {"catch": int(len(catch) - keep.size)},
         }
         boundaries = [Segment(k * n_times, k * n_times, "boundary") for k in range(1, keep.size)]
         draft.finish(sfreq, sensors, trials, boundaries, {**about(recording, recipe), "counts": counts, "notes": notes})
@@ -102,20 +110,16 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _blocks(
-    epochs: Any, keep: NDArray[np.int64], picks: NDArray[np.int64]
-) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """(first, epochs (N, T, C)) a few at a time."""
-    for k in range(0, keep.size, CHUNK):
-        chosen = epochs[keep[k : k + CHUNK]]
-        try:
-            x_NCT = chosen.get_data(picks=picks, verbose="error")
-        except (ValueError, OSError, TypeError) as error:
-            raise DataError(
-                f"{epochs.filename}: epochs {k + 1} to {k + CHUNK} cannot be read ({_one_line(error)}): it or one of "
-                "its parts is cut short; download them again"
-            ) from None
-        yield k, np.ascontiguousarray(x_NCT.transpose(0, 2, 1), dtype=np.float32)
+def _read(epochs: Any, picks: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Epochs (N, T, C)."""
+    try:
+        x_NCT = epochs[rows].get_data(picks=picks, verbose="error")
+    except (ValueError, OSError, TypeError) as error:
+        raise DataError(
+            f"{epochs.filename}: epochs {rows[0] + 1} to {rows[-1] + 1} cannot be read ({_one_line(error)}): it or one "
+            "of its parts is cut short; download them again"
+        ) from None
+    return np.ascontiguousarray(x_NCT.transpose(0, 2, 1), dtype=np.float32)
 
 
 def _sensors(epochs: Any, drop_channels: tuple[str, ...], path: Path) -> tuple[SensorArray, NDArray[np.int64]]:

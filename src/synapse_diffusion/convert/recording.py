@@ -14,7 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from synapse_diffusion.bids import OpenRecording, Recording, open_recording, read_images, read_trials
+from synapse_diffusion.bids import (
+    OpenRecording,
+    Recording,
+    TrialTable,
+    open_eeg2,
+    open_recording,
+    read_codes,
+    read_images,
+    read_trials,
+)
 from synapse_diffusion.bids.recordings import read_json
 from synapse_diffusion.config import ConvertSettings, Recipe
 from synapse_diffusion.config.tree import conversion_settings, digest_of
@@ -45,17 +54,7 @@ def convert_recording(recording: Recording, recipe: Recipe, target: Path) -> Con
     """Convert one recording into its store. Raises `DataError`, `MissingError`; leaves nothing half-written."""
     settings = recipe.convert
     notes: list[str] = []
-    opened = open_recording(
-        recording,
-        restore_reference=settings.restore_reference,
-        drop_channels=settings.drop_channels,
-        compensation=settings.compensation,
-        with_auxiliary=settings.ica != "none",
-    )
-    notes += _settings_notes(opened, settings.drop_channels, recording)
-    columns = recipe.data.events
-    images = read_images(things_folder(recipe)) if columns.image_number else None
-    table = read_trials(recording, columns, opened.n_samples, opened.sfreq, notes.append, images)
+    opened, table = _open(recording, recipe, notes)
     notes += table.notes
     if settings.trigger_channel:
         notes.append(
@@ -102,6 +101,27 @@ def convert_recording(recording: Recording, recipe: Recipe, target: Path) -> Con
             {**about(recording, recipe), "counts": counts, "notes": notes},
         )
     return Converted(recording, folder, len(trials), tuple(notes))
+
+
+def _open(recording: Recording, recipe: Recipe, notes: list[str]) -> tuple[OpenRecording, TrialTable]:
+    """The signal and the trials of a BIDS recording, or of one of THINGS-EEG2's files."""
+    settings, columns = recipe.convert, recipe.data.events
+    if recording.is_eeg2:
+        opened = open_eeg2(recording, settings.drop_channels, restore_reference=settings.restore_reference)
+        notes += _settings_notes(opened, settings.drop_channels, recording)
+        if settings.highpass_hz and recording.run == "training":
+            notes.append("its parts are joined without a mark: the high-pass filter rings where they meet")
+        return opened, read_codes(recording, columns)
+    opened = open_recording(
+        recording,
+        restore_reference=settings.restore_reference,
+        drop_channels=settings.drop_channels,
+        compensation=settings.compensation,
+        with_auxiliary=settings.ica != "none",
+    )
+    notes += _settings_notes(opened, settings.drop_channels, recording)
+    images = read_images(things_folder(recipe)) if columns.image_number else None
+    return opened, read_trials(recording, columns, opened.n_samples, opened.sfreq, notes.append, images)
 
 
 def about(recording: Recording, recipe: Recipe) -> dict[str, Any]:

@@ -13,10 +13,10 @@ from typing import Any, Final
 
 import pandas as pd
 
-from synapse_diffusion.bids import Recording, find_recordings
+from synapse_diffusion.bids import Recording, find_eeg2, find_recordings
 from synapse_diffusion.config import Recipe
 from synapse_diffusion.convert.epochs import convert_epochs
-from synapse_diffusion.convert.recording import Converted, about, convert_recording
+from synapse_diffusion.convert.recording import Converted, about, convert_recording, things_folder
 from synapse_diffusion.errors import BusyError, DataError, MissingError, SettingsError, StoreError, SynapseError
 from synapse_diffusion.store.files import open_store, read_manifest
 from synapse_diffusion.types import Progress, Say
@@ -34,7 +34,11 @@ def convert(recipe: Recipe, say: Say, progress: Progress, shard: tuple[int, int]
     """
     if not 1 <= shard[0] <= shard[1]:
         raise SettingsError(f"--shard {shard[0]}/{shard[1]}: give k/n with k from 1 to n, e.g. 3/16")
-    everything = find_recordings(Path(recipe.paths.bids), recipe.data, say)
+    root = Path(recipe.paths.bids)
+    if recipe.data.format == "eeg2":
+        everything = find_eeg2(root, things_folder(recipe), recipe.data)
+    else:
+        everything = find_recordings(root, recipe.data, say)
     target = Path(recipe.paths.stores) / recipe.data.name
     _require_own_folders(everything)
     recordings = everything[shard[0] - 1 :: shard[1]]
