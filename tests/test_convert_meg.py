@@ -237,8 +237,8 @@ def test_meg_trains_and_is_scored(meg_study: Path, tmp_path: Path) -> None:
     run = train(small_meg(meg_study, f"paths.runs={tmp_path}", "train.steps=20"), "meg", "test", quiet, quiet)
     rows = evaluate(run.folder, quiet, quiet)
     assert {row["modality"] for row in rows} == {"meg"}
-    assert {row["model"] for row in rows} == {"compact", "linear", "observer"}
-    assert all(0 <= row["value"] <= 1 for row in rows)
+    assert {row["model"] for row in rows} >= {"compact", "linear", "observer"}
+    assert all(0 <= row["value"] <= 1 for row in rows if row["metric"] != "right_more_often")
 
 
 def test_shares_are_all_and_none_twice(meg_study: Path, tmp_path: Path) -> None:
