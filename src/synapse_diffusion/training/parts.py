@@ -161,8 +161,9 @@ def _report(
 def final_rows(
     source: Source, stratum_N: NDArray[np.int64], split: Split, recipe: Recipe, *, fused: bool
 ) -> NDArray[np.int64]:
-    """All trials that share nothing with the test part: for the final fit."""
+    """All trials that share nothing with the test part: for the final fit. New people stay unknown to it."""
     where = stretches(source.epochs, recipe)
     usable = usable_strata(source, stratum_N, recipe, fused=fused)
+    usable = np.where(source.trials["person"].isin(recipe.split.new_people), -1, usable)
     zero_shot = recipe.split.method == "concepts"
     return refit_rows(source.trials, usable, split, where.store, where.start, where.n_times, zero_shot=zero_shot)

@@ -1,0 +1,338 @@
+"""Retrieval, questions, fusion, new people: trained, scored, controlled; leaks refused; wrong input in one sentence."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from conftest import quiet, small, small_meg, small_pairs
+from synapse_diffusion.config import Recipe
+from synapse_diffusion.convert import convert_pairs
+from synapse_diffusion.embed import embed
+from synapse_diffusion.errors import SettingsError, SplitError, StoreError
+from synapse_diffusion.evaluate import evaluate
+from synapse_diffusion.evaluate.asking import questions, two_people
+from synapse_diffusion.models.fusion import Network
+from synapse_diffusion.predict import predict
+from synapse_diffusion.runs import Run
+from synapse_diffusion.splits import TEST, TRAIN, UNUSED
+from synapse_diffusion.store.embeddings import EmbeddingTable, open_embeddings, true_rows, write_embeddings
+from synapse_diffusion.store.epochs import Epochs
+from synapse_diffusion.train import train
+from synapse_diffusion.training.examples import read
+from synapse_diffusion.training.parts import make_folds
+from synapse_diffusion.training.sources import Sources, open_sources
+from synapse_diffusion.training.tasks import make_task
+from synapse_diffusion.training.trained import open_trained
+
+FEW = ("train.steps=40", "train.checks=4", "evaluate.k_repeats=[1, 0]")
+RETRIEVE = ("target.task=retrieve", "target.table=truth", *FEW)
+
+
+@pytest.fixture(scope="module")
+def both(meg_study: Path) -> Path:
+    """EEG and MEG stores, their index, and a table of vectors that the responses do hold: what was simulated."""
+    recipe = small(meg_study)
+    convert_pairs(small_pairs(meg_study), quiet)
+    shown = pd.read_csv(meg_study / "bids/derivatives/truth/sub-01_images.tsv", sep="\t", dtype=str)
+    _, gist = embed(recipe, quiet, quiet)
+    vectors = {
+        "kind": np.stack([one_of(c, sorted(set(shown["category"]))) for c in shown["category"]]).astype(np.float32),
+        "look": gist.select(list(shown["image_id"])).vectors["both"],
+    }
+    table = EmbeddingTable(true_rows(list(shown["image_id"]), list(shown["concept"])), vectors, {"kind": "hand"})
+    write_embeddings(table, meg_study / "embeddings/truth")
+    return meg_study
+
+
+def one_of(name: str, names: list[str]) -> NDArray[np.float64]:
+    return np.eye(len(names))[names.index(name)] + 0.01 * np.random.default_rng(0).standard_normal(len(names))
+
+
+def scored(rows: list[dict[str, Any]], **wanted: Any) -> list[dict[str, Any]]:
+    return [row for row in rows if row.items() >= {"split": "test", "person": "all", **wanted}.items()]
+
+
+def test_images_are_retrieved(both: Path, tmp_path: Path) -> None:
+    run = train(small(both, *RETRIEVE, f"paths.runs={tmp_path}", "evaluate.dynamics=true"), "x", "test", quiet, quiet)
+    rows = evaluate(run.folder, quiet, quiet)
+    rank = {row["model"]: row for row in scored(rows, metric="mean_rank", k_repeats=4, control="none")}
+    assert set(rank) == {"compact", "linear", "encoding", "compact + encoding", "observer"}
+    assert rank["compact"]["value"] < 0.4
+    assert rank["compact"]["p"] < 0.05
+    assert rank["observer"]["value"] < rank["compact"]["value"]
+    assert rank["compact"]["gallery"] == 12
+    for control in ("mean", "noise", "prestimulus"):
+        for row in scored(rows, metric="top1", k_repeats=1, control=control):
+            assert row["low"] <= row["chance"] + 1e-9, control
+    assert {row["transductive"] for row in rows} == {True, False}
+    assert all(row["transductive"] == row["metric"].startswith(("csls", "sinkhorn")) for row in rows)
+    table = pd.read_csv(run.folder / "predictions/test.tsv", sep="\t")
+    mine = table[(table["model"] == "compact") & (table["k_repeats"] == 4)]
+    top1 = scored(rows, metric="top1", model="compact", k_repeats=4, control="none")[0]["value"]
+    assert top1 == pytest.approx((mine["predicted"] == mine["image_id"]).mean())
+    assert top1 == pytest.approx((mine["rank"] == 0).mean())
+    for name in (
+        "retrieval",
+        "models_1",
+        "models_4",
+        "curve",
+        "split_half_reliability_eeg",
+        "similarity_to_targets_eeg",
+    ):
+        assert (run.folder / f"figures/{name}.png").stat().st_size > 10_000, name
+    times = pd.read_csv(run.folder / "dynamics.tsv", sep="\t")
+    assert set(times["measure"]) == {"rank_above_chance", "split_half_reliability", "similarity_to_targets"}
+
+
+def test_a_larger_gallery_holds_more_images(both: Path, tmp_path: Path) -> None:
+    recipe = small(both, *RETRIEVE, f"paths.runs={tmp_path}", "evaluate.gallery=[0, 40]", "evaluate.controls=[]")
+    rows = evaluate(train(recipe, "x", "test", quiet, quiet).folder, quiet, quiet)
+    found = {r["gallery"]: r for r in scored(rows, metric="top5", model="compact", k_repeats=1)}
+    assert set(found) == {12, 40}
+    assert found[40]["value"] < found[12]["value"]
+    assert found[40]["chance"] == pytest.approx(5 / 40)
+
+
+LOSSES = [
+    "loss.name=siglip", "loss.name=cosine", "loss.name=squared", "loss.temperature=0.5", "loss.mmd_share=0.5",
+    "target.weights=learned", "target.projection=4", "target.scaling=centre", "target.layers=kind",
+    "target.components=3",
+]  # fmt: skip
+
+
+def test_every_loss_and_target_setting_is_noticed(both: Path, tmp_path: Path) -> None:
+    few = ["target.task=retrieve", "target.table=truth", "train.steps=6", "train.checks=2", "train.refit=false"]
+
+    def weights(*more: str) -> bytes:
+        run = train(small(both, *few, *more, f"paths.runs={tmp_path}"), "x", "test", quiet, quiet)
+        return (run.folder / "predictions/validation.tsv").read_bytes()
+
+    base = weights()
+    for setting in LOSSES:
+        assert weights(setting) != base, setting
+    three = weights("target.components=3")
+    assert weights("target.components=3", "target.scaling=whiten") != three
+
+
+def test_yes_or_no_to_every_category(both: Path, tmp_path: Path) -> None:
+    recipe = small(both, "target.task=questions", *FEW, f"paths.runs={tmp_path}")
+    run = train(recipe, "x", "test", quiet, quiet)
+    rows = evaluate(run.folder, quiet, quiet)
+    area = {row["model"]: row for row in scored(rows, metric="auc", k_repeats=4, control="none")}
+    assert area["compact"]["value"] > 0.6
+    assert {row["metric"] for row in rows} == {"auc", "average_precision"}
+    assert run.provenance["classes"] == ["animal", "fruit", "vehicle"]
+    assert (run.folder / "figures/questions_test.png").stat().st_size > 10_000
+    table = pd.read_csv(run.folder / "predictions/test.tsv", sep="\t")
+    assert table[[c for c in table if c.startswith("p(")]].to_numpy().max() <= 1
+
+
+@pytest.fixture(scope="module")
+def fused(both: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, list[dict[str, Any]]]:
+    runs = tmp_path_factory.mktemp("fused")
+    run = train(small_pairs(both, *FEW, f"paths.runs={runs}"), "x", "test", quiet, quiet)
+    return run, evaluate(run.folder, quiet, quiet)
+
+
+def test_a_fusion_stands_beside_what_it_must_beat(fused: tuple[Run, list[dict[str, Any]]]) -> None:
+    run, rows = fused
+    models = {row["model"] for row in scored(rows, metric="accuracy", control="none")}
+    assert models == {
+        "fused", "fused without eeg", "fused without meg", "eeg", "meg", "sum", "linear eeg", "linear meg",
+        "two eeg people",
+    }  # fmt: skip
+    compared = {row["model"] for row in scored(rows, metric="right_more_often")}
+    assert {"fused - eeg", "fused - meg", "fused - sum", "fused - two eeg people"} <= compared
+    assert all(row["modality"] == "eeg+meg" for row in rows)
+    splits = run.splits
+    sides = splits.groupby("concept")["split"].nunique()
+    assert sides.max() == 1  # over both modalities
+    table = pd.read_csv(run.folder / "predictions/test.tsv", sep="\t")
+    assert (table["image_id"] != "n/a").all()
+    assert {"meg_trial_id", "meg_person"} <= set(table)
+
+
+def test_without_one_modality_the_fusion_reads_nothing_of_it(fused: tuple[Run, list[dict[str, Any]]]) -> None:
+    trained = open_trained(fused[0].folder, quiet)
+    models = trained.models(0, final=True)
+    rows = trained.rows(0, TEST)
+    targets = {name: trained.setting.task.of[name].target_N[r] for name, r in rows.items()}
+    asked = next(questions(trained.setting, rows, targets)).asked
+    batch = read(asked, models.data)
+    louder = replace(batch, signals={**batch.signals, "meg": 3 * batch.signals["meg"]})
+    answer, changed = models.answer(batch), models.answer(louder)
+    assert np.array_equal(answer["fused without meg"], changed["fused without meg"])
+    assert not np.allclose(answer["fused"], changed["fused"])
+    network = models.networks["fused"][0].network
+    assert isinstance(network, Network)
+    assert network.exponent_M3.abs().sum() > 0  # decided on validation
+
+
+def test_two_people_never_share_a_trial(both: Path) -> None:
+    recipe = small_pairs(both)
+    sources = open_sources(recipe, torch.device("cpu"), quiet)
+    task = make_task(recipe, sources)
+    fold = make_folds(sources, task, recipe, quiet)[0]
+
+    class Setting:
+        """What the pairing asks for."""
+
+        def __init__(self, sources: Sources) -> None:
+            self.sources = sources
+
+    rows = np.flatnonzero(fold["eeg"] == TEST)
+    first, second = two_people(Setting(sources), "eeg", rows, 2, np.random.default_rng(0))  # type: ignore[arg-type]
+    trials = sources.of["eeg"].trials
+    used = np.concatenate([*first, *second])
+    assert len(set(used)) == len(used) > 0
+    for a, b in zip(first, second, strict=True):
+        pair = trials.iloc[[*a, *b]]
+        assert pair["image_id"].nunique() == 1
+        assert set(trials["person"].iloc[a]) != set(trials["person"].iloc[b])
+
+
+def test_early_fusion_needs_equal_rates(both: Path, tmp_path: Path) -> None:
+    few = [*FEW, f"paths.runs={tmp_path}", "model.fusion=early"]
+    run = train(small_pairs(both, *few), "x", "test", quiet, quiet)
+    models = {row["model"] for row in evaluate(run.folder, quiet, quiet)}
+    assert {"fused", "fused without eeg", "sum"} <= models
+
+
+def test_images_are_retrieved_from_both(both: Path, tmp_path: Path) -> None:
+    run = train(small_pairs(both, *RETRIEVE, f"paths.runs={tmp_path}"), "x", "test", quiet, quiet)
+    rows = evaluate(run.folder, quiet, quiet)
+    models = {row["model"] for row in scored(rows, metric="top1", control="none")}
+    assert {"fused", "eeg", "meg", "sum", "encoding eeg", "encoding meg", "fused + encoding"} <= models
+
+
+def test_a_person_whom_training_never_met(both: Path, tmp_path: Path) -> None:
+    recipe = small(both, *FEW, "split.new_people=02", f"paths.runs={tmp_path}")
+    run = train(recipe, "x", "test", quiet, quiet)
+    assert list(run.provenance["people"]["eeg"]) == ["01"]
+    splits = run.splits
+    assert set(splits.loc[splits["split"] == TRAIN, "person"]) == {"01"}
+    assert set(splits.loc[splits["split"] == TEST, "person"]) == {"02"}
+    rows = evaluate(run.folder, quiet, quiet)
+    found = scored(rows, metric="balanced_accuracy", model="compact", k_repeats=4, control="none")
+    assert 0 <= found[0]["value"] <= 1
+    with pytest.raises(SplitError, match=r"split\.new_people: no trial of 09; there are 01, 02"):
+        train(small(both, "split.new_people=09", f"paths.runs={tmp_path}"), "x", "test", quiet, quiet)
+
+
+def test_predictions_of_recordings_that_the_run_never_saw(both: Path, tmp_path: Path) -> None:
+    recipe = small(both, *FEW, "data.people=01", f"paths.runs={tmp_path}")
+    run = train(recipe, "x", "test", quiet, quiet)
+    (own,) = predict(run.folder, None, tmp_path / "own", quiet, quiet)
+    evaluate(run.folder, quiet, quiet)
+    table = pd.read_csv(run.folder / "predictions/test.tsv", sep="\t")
+    mine = table[(table["model"] == "compact") & (table["k_repeats"] == 1)].set_index("trial_id")
+    again = pd.read_csv(own, sep="\t").set_index("trial_id")
+    assert np.allclose(mine.loc[again.index, "p(fruit)"], again["p(fruit)"], atol=2e-6)
+    assert again["person_is_known"].all()
+    (other,) = predict(run.folder, both / "stores/small/sub-02", tmp_path, quiet, quiet)
+    new = pd.read_csv(other, sep="\t")
+    assert len(new) == 480
+    assert not new["person_is_known"].any()
+    with pytest.raises(StoreError, match="no signal store; convert the recording"):
+        predict(run.folder, tmp_path, None, quiet, quiet)
+
+
+def test_predicted_vectors_are_an_embedding_table(both: Path, tmp_path: Path) -> None:
+    run = train(small(both, *RETRIEVE, f"paths.runs={tmp_path}"), "x", "test", quiet, quiet)
+    _, folder = predict(run.folder, None, tmp_path, quiet, quiet)
+    table = open_embeddings(folder)
+    assert set(table.rows["source"]) == {"brain"}
+    assert np.allclose(np.linalg.norm(table.vectors["compact"], axis=1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["retrieve", "fusion"])
+def test_train_reads_no_test_trial(both: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    read: set[str] = set()
+    original = Epochs.read
+
+    def spy(self: Epochs, rows: NDArray[np.int64], shift: NDArray[np.int64] | None = None) -> torch.Tensor:
+        read.update(self.trials["trial_id"].iloc[rows])
+        return original(self, rows, shift)
+
+    monkeypatch.setattr(Epochs, "read", spy)
+    make = small_pairs if kind == "fusion" else small
+    run = train(make(both, *RETRIEVE, f"paths.runs={tmp_path}", "train.steps=4"), "x", "test", quiet, quiet)
+    splits = run.splits
+    held = set(splits.loc[splits["split"] == TEST, "trial_id"])
+    assert held
+    assert not held & read
+    found = [path for name in ("small", "small-meg") for path in (both / "stores" / name).rglob("trials.tsv")]
+    tables = [pd.read_csv(path, sep="\t", dtype=str) for path in found]
+    concept = pd.concat(tables).set_index("trial_id")["concept"]
+    assert not set(concept.loc[sorted(read)]) & set(splits.loc[splits["split"] == TEST, "concept"])
+
+
+def test_a_concept_on_two_sides_of_two_modalities_is_a_leak(both: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from synapse_diffusion.training import parts
+
+    recipe = small_pairs(both)
+    sources = open_sources(recipe, torch.device("cpu"), quiet)
+    task = make_task(recipe, sources)
+    honest = parts.split_together
+
+    def leaky(*args: Any, **kwargs: Any) -> list[NDArray[np.str_]]:
+        eeg, meg = honest(*args, **kwargs)
+        concept = sources.of["meg"].trials["concept"].to_numpy(dtype=str)
+        held = sources.of["eeg"].trials["concept"].to_numpy(dtype=str)[eeg == TRAIN][0]
+        meg[(concept == held) & (meg != UNUSED)] = TEST
+        return [eeg, meg]
+
+    monkeypatch.setattr(parts, "split_together", leaky)
+    with pytest.raises(SplitError, match=r"leak: concept \w+ is in the train and, of meg, in the test part"):
+        make_folds(sources, task, recipe, quiet)
+
+
+WRONG: Mapping[str, tuple[tuple[str, ...], type[Exception], str]] = {
+    "no table": (("target.task=retrieve",), StoreError, "no embedding table of encoder gist; run"),
+    "a table that is not there": (("target.task=retrieve", "target.table=x"), StoreError, "missing or damaged"),
+    "a layer": ((*RETRIEVE, "target.layers=conv1"), StoreError, "no layer 'conv1'; it has kind, look"),
+    "blocks": ((*RETRIEVE, "split.method=blocks"), SettingsError, "split.method must be 'concepts', not 'blocks'"),
+}
+
+
+@pytest.mark.parametrize("what", list(WRONG))
+def test_wrong_targets_are_one_sentence(both: Path, tmp_path: Path, what: str) -> None:
+    overrides, kind, message = WRONG[what]
+    paths = [f"paths.embeddings={tmp_path}"] if what == "no table" else []
+    with pytest.raises(kind, match=message):
+        train(small(both, *overrides, *paths, f"paths.runs={tmp_path}"), "x", "test", quiet, quiet)
+
+
+def test_settings_that_do_not_go_together(both: Path) -> None:
+    with pytest.raises(SettingsError, match="projection is a setting of task = 'retrieve', not of 'classify'"):
+        small(both, "target.projection=8")
+    with pytest.raises(SettingsError, match="new_people needs method = 'concepts'"):
+        small(both, "split.new_people=01", "split.method=blocks")
+
+
+def test_shuffled_images_are_at_chance(both: Path, tmp_path: Path) -> None:
+    recipe: Recipe = small(both, *RETRIEVE, "labels.shuffled=true", f"paths.runs={tmp_path}", "evaluate.controls=[]")
+    rows = evaluate(train(recipe, "x", "test", quiet, quiet).folder, quiet, quiet)
+    p = [row["p"] for row in scored(rows, metric="mean_rank", control="shuffled_labels") if row["model"] != "observer"]
+    assert min(p) * len(p) > 0.01
+
+
+def test_scores_are_written_as_returned(both: Path, fused: tuple[Run, list[dict[str, Any]]]) -> None:
+    run, rows = fused
+    assert json.loads((run.folder / "scores.json").read_text())["rows"] == rows
+
+
+def test_meg_is_retrieved_too(both: Path, tmp_path: Path) -> None:
+    recipe = small_meg(both, *RETRIEVE, f"paths.embeddings={both / 'embeddings'}", f"paths.runs={tmp_path}")
+    rows = evaluate(train(recipe, "x", "test", quiet, quiet).folder, quiet, quiet)
+    assert {row["modality"] for row in rows} == {"meg"}
