@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Final
 
 import numpy as np
 import torch
@@ -21,8 +20,6 @@ from synapse_diffusion.training.examples import Asked, Batch, chunks, read
 from synapse_diffusion.training.learner import LINEAR_TRIALS
 from synapse_diffusion.training.setting import Index
 from synapse_diffusion.training.trained import Trained
-
-TRANSITION: Final = 0.25  # of a low-pass edge, MNE's transition; the kernel is 3.3 / transition long
 
 
 def control_answers(
@@ -84,7 +81,7 @@ def _before_the_picture(
 ) -> tuple[Asked, dict[str, Scores]] | None:
     """The linear baseline trained and tested on windows as long as the view's that end before the onset.
 
-    They end half the low-pass kernel early, since a zero-phase filter leaks backwards. None where no such window fits.
+    They end half the longest filter kernel early, since a zero-phase filter leaks backwards. None where no window fits.
     """
     setting, recipe = trained.setting, trained.setting.recipe
     [(name, source)] = setting.sources.of.items()
@@ -129,5 +126,11 @@ def _before_the_picture(
 
 
 def _half_kernel_s(recipe: Recipe) -> float:
-    edge = recipe.convert.lowpass_hz or recipe.convert.sfreq / 2
-    return 0.5 * 3.3 / max(TRANSITION * edge, 2.0)
+    """Half the longest of `convert`'s filter kernels, MNE's 3.3 / transition band (firwin, Hamming)."""
+    convert = recipe.convert
+    bands = [max(0.25 * (convert.lowpass_hz or convert.sfreq / 2), 2.0)]
+    if convert.highpass_hz:
+        bands.append(min(max(0.25 * convert.highpass_hz, 2.0), convert.highpass_hz))
+    if convert.notch_hz:
+        bands.append(1.0)
+    return 0.5 * 3.3 / min(bands)
