@@ -65,7 +65,8 @@ def _member(rank: int, size: int, port: int, work: Callable[[Group, Path], None]
 
 
 def weights(run: Run) -> dict[str, torch.Tensor]:
-    return load_file(run.checkpoint("fold0_member0"))
+    found: dict[str, torch.Tensor] = load_file(run.checkpoint("fold0_member0"))
+    return found
 
 
 def contrastive(study: Path, runs: Path, *more: str) -> Recipe:
@@ -78,12 +79,16 @@ def contrastive(study: Path, runs: Path, *more: str) -> Recipe:
     )  # fmt: skip
 
 
-def trained_by(group: Group, recipe: Recipe) -> Run:
-    del group  # `train` joins it
-    return train(recipe, "x", "test", quiet, quiet)
+def training(recipe: Recipe) -> Callable[[Group, Path], None]:
+    """Work for a group: `train` joins it."""
+
+    def work(group: Group, folder: Path) -> None:
+        train(recipe, "x", "test", quiet, quiet)
+
+    return work
 
 
-MODELS = {"compact": [], "tsconv": ["model.name=tsconv"], "atm": ["model.name=atm"]}
+MODELS: dict[str, list[str]] = {"compact": [], "atm": ["model.name=atm"]}
 
 
 @pytest.mark.parametrize(
@@ -93,7 +98,7 @@ def test_two_processes_train_as_one(embedded: Path, tmp_path: Path, name: str, s
     """Losses of 20 steps within 1e-5, weights too, with the contrastive loss over the whole batch."""
     one = train(contrastive(embedded, tmp_path / "one", *MODELS[name]), "x", "test", quiet, quiet)
     recipe = contrastive(embedded, tmp_path / "two", f"execution.sharding={sharding}", *MODELS[name])
-    in_group(2, lambda group, _: trained_by(group, recipe) and None, tmp_path)
+    in_group(2, training(recipe), tmp_path)
     two = Run(tmp_path / "two" / one.folder.name)
     curves = [pd.read_csv(run.folder / "curve.tsv", sep="\t") for run in (one, two)]
     assert len(curves[0]) == 20
@@ -125,7 +130,7 @@ def test_a_checkpoint_opens_in_any_group(
                 if stop and saves == 10:
                     raise KeyboardInterrupt
 
-            checkpoint.Kept.save = stopping  # type: ignore[method-assign]
+            checkpoint.Kept.save = stopping  # type: ignore[method-assign, assignment]
             try:
                 train(recipe, "x", "test", quiet, quiet)
             except KeyboardInterrupt:

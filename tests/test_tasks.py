@@ -24,7 +24,7 @@ from synapse_diffusion.evaluate.asking import questions, two_people
 from synapse_diffusion.models.fusion import Network
 from synapse_diffusion.predict import predict
 from synapse_diffusion.runs import Run
-from synapse_diffusion.splits import TEST, TRAIN, UNUSED
+from synapse_diffusion.splits import TEST, TRAIN, UNUSED, split_together
 from synapse_diffusion.store.embeddings import EmbeddingTable, open_embeddings, true_rows, write_embeddings
 from synapse_diffusion.store.epochs import Epochs
 from synapse_diffusion.train import train
@@ -55,7 +55,9 @@ def both(meg_study: Path) -> Path:
 
 
 def one_of(name: str, names: list[str]) -> NDArray[np.float64]:
-    return np.eye(len(names))[names.index(name)] + 0.01 * np.random.default_rng(0).standard_normal(len(names))
+    return np.asarray(
+        np.eye(len(names))[names.index(name)] + 0.01 * np.random.default_rng(0).standard_normal(len(names))
+    )
 
 
 def scored(rows: list[dict[str, Any]], **wanted: Any) -> list[dict[str, Any]]:
@@ -134,7 +136,7 @@ def test_yes_or_no_to_every_category(both: Path, tmp_path: Path) -> None:
     assert run.provenance["classes"] == ["animal", "fruit", "vehicle"]
     assert (run.folder / "figures/questions_test.png").stat().st_size > 10_000
     table = pd.read_csv(run.folder / "predictions/test.tsv", sep="\t")
-    assert table[[c for c in table if c.startswith("p(")]].to_numpy().max() <= 1
+    assert table[[c for c in table if str(c).startswith("p(")]].to_numpy().max() <= 1
 
 
 @pytest.fixture(scope="module")
@@ -278,12 +280,10 @@ def test_train_reads_no_test_trial(both: Path, tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_concept_on_two_sides_of_two_modalities_is_a_leak(both: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from synapse_diffusion.training import parts
-
     recipe = small_pairs(both)
     sources = open_sources(recipe, torch.device("cpu"), quiet)
     task = make_task(recipe, sources)
-    honest = parts.split_together
+    honest = split_together
 
     def leaky(*args: Any, **kwargs: Any) -> list[NDArray[np.str_]]:
         eeg, meg = honest(*args, **kwargs)
@@ -292,7 +292,7 @@ def test_a_concept_on_two_sides_of_two_modalities_is_a_leak(both: Path, monkeypa
         meg[(concept == held) & (meg != UNUSED)] = TEST
         return [eeg, meg]
 
-    monkeypatch.setattr(parts, "split_together", leaky)
+    monkeypatch.setattr("synapse_diffusion.training.parts.split_together", leaky)
     with pytest.raises(SplitError, match=r"leak: concept \w+ is in the train and, of meg, in the test part"):
         make_folds(sources, task, recipe, quiet)
 

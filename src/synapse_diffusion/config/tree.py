@@ -482,8 +482,9 @@ class TrainSettings(Settings):
     """Largest rate of the schedule (AdamW; warm-up, then half a cosine)."""
     weight_decay: NotNegative = 0.05
     """Of all weights but the linear path's."""
-    linear_prior: NotNegative = 3.0
-    """Strength of the normal prior on the linear path's weights (`compact`)."""
+    linear_prior: Annotated[NotNegative | None, BeforeValidator(_none_word)] = None
+    """`compact`: strength of the normal prior that holds the linear path's weights where they began; `none`: 3, and
+    1000 where images are retrieved, which begins at ridge regression."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """`classify`: share of the target spread over all classes."""
     repeats: Count = 1
