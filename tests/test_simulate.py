@@ -402,7 +402,7 @@ def test_the_folders_table_says_which_pictures_are_tests(tmp_path: Path) -> None
 def test_another_generator_answers_the_same_pictures_otherwise(study: Path, tmp_path: Path) -> None:
     slow = (
         "simulate.generator=network", "simulate.onset_distance_s=0.8", "simulate.people=1", "simulate.exemplars=1",
-        "simulate.main_repeats=20", "view.start_s=-0.1",
+        "simulate.main_repeats=30", "view.start_s=-0.1", "convert.highpass_hz=2.0",
     )  # fmt: skip
     recipe = small(tmp_path, *slow)
     root = simulate(recipe, quiet, quiet)

@@ -2,8 +2,8 @@
 
 What drives the sources comes from a fixed random network over a small picture's colours and edges, and from a random
 tree over concepts; responses are damped oscillations, gains multiply, latencies vary log-normally and by stage; the
-noise falls from 12 Hz on, faster than 1/f, and has its peak at 20 Hz. Anatomy and amplitudes are `brain`'s. The ideal observers
-assume Gaussian courses and gains and do not apply: no truth is written.
+noise falls faster than 1/f, from 12 Hz on, and has its peak at 20 Hz. Anatomy and amplitudes are `brain`'s. The ideal
+observers assume Gaussian courses and gains and do not apply: no truth is written.
 """
 
 from __future__ import annotations
