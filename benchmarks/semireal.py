@@ -269,7 +269,7 @@ def main() -> None:
     parser.add_argument("--preset", default="demo", choices=["demo", "realistic"])
     parser.add_argument("--generator", default="stages", choices=["stages", "network"])
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--layers", nargs="*", default=[*LAYERS, "spose", "+".join([*LAYERS, "spose"])])
+    parser.add_argument("--layers", nargs="*", default=[*LAYERS, "spose", "conv8+conv12+logits+spose"])
     parser.add_argument("--scores", action="store_true")
     given = parser.parse_args()
     start = time.perf_counter()
@@ -284,9 +284,9 @@ def main() -> None:
         print(f"    top-1 / top-5; chance {1 / len(check.images):.3f} / {5 / len(check.images):.3f}")
         for layer in given.layers:
             for name, which, value in check.decoders(layer):
-                print(f"    {name + ', ' + which:44s} {value}", flush=True)
+                print(f"    {name + ', ' + which:52s} {value}", flush=True)
         for name, which, value in check.observer():
-            print(f"    {name + ', ' + which:44s} {value}")
+            print(f"    {name + ', ' + which:52s} {value}")
 
 
 if __name__ == "__main__":

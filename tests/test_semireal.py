@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ import semireal
 
 @pytest.mark.slow
 def test_real_photos_as_a_study(real: Path, tmp_path: Path) -> None:
-    few = {"exemplars": 2, "test_concepts": 300, "people": 1, "channels": 16, "main_repeats": 1}
+    few: dict[str, Any] = {"exemplars": 2, "test_concepts": 300, "people": 1, "channels": 16, "main_repeats": 1}
     recipe = semireal.build(tmp_path, real, **few)
     assert semireal.build(tmp_path, real, **few) == recipe  # nothing is done again
     table = pd.read_csv(tmp_path / "stimuli/concepts.tsv", sep="\t", keep_default_na=False)
