@@ -12,17 +12,21 @@ import pandas as pd
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from scipy.spatial.distance import cdist
 
 from conftest import quiet, small
 from synapse_diffusion.bids import read_concepts
 from synapse_diffusion.bids.truth import PersonTruth, read_truth
 from synapse_diffusion.config import Recipe
+from synapse_diffusion.convert import convert
 from synapse_diffusion.errors import DataError, SettingsError
 from synapse_diffusion.evaluate import observer_epochs, person_observer
 from synapse_diffusion.metrics import NoiseModel, Observer
-from synapse_diffusion.simulate import simulate
-from synapse_diffusion.simulate.noise import _beat_power, _beats, frequencies
+from synapse_diffusion.signal.scaling import fit_scaler
+from synapse_diffusion.simulate import network, simulate
+from synapse_diffusion.simulate.modality import MODALITIES
+from synapse_diffusion.simulate.noise import _beat_power, _beats, _spectrum, frequencies
 from synapse_diffusion.simulate.pictures import CATEGORIES, draw_picture
 from synapse_diffusion.simulate.sensors import helmet
 from synapse_diffusion.store.epochs import Epochs
@@ -373,3 +377,91 @@ def test_stimuli_from_a_folder(real: Path, tmp_path: Path) -> None:
     events = pd.read_csv(root / "sub-01/eeg/sub-01_task-rsvp_events.tsv", sep="\t")
     assert set(events["object"]) <= {*table["concept"], "-1"}
     assert len(set(events["stimname"])) == len(table)
+
+
+def test_the_folders_table_says_which_pictures_are_tests(tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    table = pd.DataFrame(
+        [(f"{name}{k}.png", name, "thing", int(name == "b" and k < 2)) for name in "abc" for k in range(3)],
+        columns=["file", "concept", "category", "is_test"],
+    )
+    for k, file in enumerate(table["file"]):
+        Image.new("RGB", (20, 20), (20 * k, 100, 0)).save(folder / file)
+    table.to_csv(folder / "concepts.tsv", sep="\t", index=False)
+    settings = (f"paths.stimuli={folder}", "simulate.people=1")
+    root = simulate(small(tmp_path, *settings), quiet, quiet)
+    events = pd.read_csv(root / "sub-01/eeg/sub-01_task-rsvp_events.tsv", sep="\t")
+    assert set(events.loc[events["isteststim"] == 1, "stimname"]) == {"b0.png", "b1.png"}
+    assert set(events.loc[events["isteststim"] == 0, "stimname"]) == set(table["file"]) - {"b0.png", "b1.png"}
+    table.assign(is_test="yes").to_csv(folder / "concepts.tsv", sep="\t", index=False)
+    with pytest.raises(DataError, match="is_test is 'yes' in a row; it can be 1 or 0"):
+        simulate(small(tmp_path, *settings, "simulate.seed=1", f"paths.bids={tmp_path / 'other'}"), quiet, quiet)
+
+
+def test_another_generator_answers_the_same_pictures_otherwise(study: Path, tmp_path: Path) -> None:
+    slow = (
+        "simulate.generator=network", "simulate.onset_distance_s=0.8", "simulate.people=1", "simulate.exemplars=1",
+        "simulate.main_repeats=30", "view.start_s=-0.1", "convert.highpass_hz=2.0",
+    )  # fmt: skip
+    recipe = small(tmp_path, *slow)
+    root = simulate(recipe, quiet, quiet)
+    assert all(
+        path.read_bytes() == (study / "bids" / path.relative_to(root)).read_bytes() for path in root.rglob("*s.jpg")
+    )
+    assert read_truth(root, "01") is None  # the observers do not apply
+    again = simulate(small(tmp_path, *slow, f"paths.bids={tmp_path / 'again'}"), quiet, quiet)
+    signal = "sub-01/eeg/sub-01_task-rsvp_eeg.eeg"
+    assert (again / signal).read_bytes() == (root / signal).read_bytes()
+    convert(recipe, quiet, quiet)
+    epochs = open_epochs(open_stores(recipe, quiet), recipe, "cpu")
+    main = epochs.trials[epochs.trials["usable"] & (epochs.trials["is_test"] == 0)]
+    x_NCT = epochs.read(main.index.to_numpy()).numpy()
+    evoked = x_NCT.mean(0) - x_NCT.mean(0)[:, epochs.times < 0.05].mean(1, keepdims=True)
+    best = evoked[np.abs(evoked).max(1).argmax()]
+    before, after = best[epochs.times < 0.05], best[epochs.times > 0.08]
+    assert np.abs(after).max() > 5 * np.abs(before).max()
+    assert -after.min() * after.max() > 0.1 * np.abs(after).max() ** 2  # to both sides
+    scaler = fit_scaler(x_NCT, np.zeros(len(main), np.int64), "mvnn", np.random.default_rng(0))
+    x = (scaler.matrix_CC @ (x_NCT - x_NCT.mean(0)))[:, :, epochs.times > 0.08].reshape(len(main), -1)
+    rows_of = main.groupby("image_id").indices.values()
+    one, other = (np.stack([x[rows[half::2]].mean(0) for rows in rows_of]) for half in (0, 1))
+    alike = one @ other.T
+    off = alike[~np.eye(len(alike), dtype=bool)]
+    assert alike.diagonal().mean() > off.mean() + 4 * off.std() / np.sqrt(len(alike))  # a picture's own response
+
+
+def test_responses_of_the_network_differ_between_pictures_and_repeat() -> None:
+    see = network.RandomNetwork(0)
+    first, second = (draw_picture("cat", k, 0, 64) for k in (0, 1))
+    assert [part.shape for part in see(first)] == [(54,), (48,)]
+    assert all(np.array_equal(a, b) for a, b in zip(see(first), network.RandomNetwork(0)(first), strict=True))
+    assert not np.allclose(see(first)[1], see(second)[1], atol=0.05)
+    larger = draw_picture("cat", 0, 0, 128)
+    assert np.asarray(np.corrcoef(see(first)[0], see(larger)[0]))[0, 1] > 0.9
+    times = np.arange(700) / 1000
+    course_ST = network.course(times, network.LATENCY_S)
+    assert np.allclose(times[course_ST.argmax(1)], network.LATENCY_S + network.RISE_S, atol=0.012)
+    assert (course_ST[:, times < 0.06] == 0).all()
+    assert np.abs(course_ST[:, -1]).max() < 0.05
+    assert (course_ST.min(1) < -0.05).all()  # they swing back
+    delay_NS, gain_NS = network.draw(20_000, np.random.default_rng(0))
+    assert (gain_NS > 0).all()
+    assert np.log(gain_NS).std(0) == pytest.approx(network.GAIN_SD * np.sqrt(2), rel=0.03)
+    assert (
+        np.mean(np.prod(delay_NS[:, :2] / delay_NS[:, :2].std(0), axis=1)) > 0.4
+    )  # all stages of a trial come early or late
+    power = _spectrum(np.array([9.0, 10.0, 17.0, 20.0, 40.0]), network.coloured(MODALITIES["eeg"].levels))
+    assert power[3] > 2 * power[2]
+    assert power[0] > power[1] > 2 * power[4]
+
+
+def test_a_tree_of_concepts_has_its_categories_as_branches() -> None:
+    concepts = [f"{category}{k}" for category in "abcdef" for k in range(12)]
+    categories = [name[0] for name in concepts]
+    late = network.late_features(categories, concepts, concepts, np.random.default_rng(0))
+    alike = np.asarray(np.corrcoef(late))
+    same = np.equal.outer(np.array(categories), np.array(categories))
+    off = ~np.eye(len(concepts), dtype=bool)
+    assert alike[same & off].mean() > 0.2 > abs(alike[~same].mean()) + 0.05
+    assert np.abs(late).max() <= 1

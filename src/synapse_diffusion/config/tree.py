@@ -68,7 +68,8 @@ class PathSettings(Settings):
     things: str = ""
     """Folder with THINGS' `things_concepts.tsv` and `category_mat_manual.tsv`; empty: `bids`."""
     stimuli: str = ""
-    """`simulate`: folder of images to show instead of drawn ones, with `concepts.tsv` (file, concept, category)."""
+    """`simulate`: folder of images to show instead of drawn ones, with `concepts.tsv` (file, concept, category, and if
+    need be is_test: 1 or 0)."""
 
 
 class EventColumns(Settings):
@@ -158,6 +159,9 @@ class SimulateSettings(Settings):
 
     preset: Literal["realistic", "demo"] = "realistic"
     """Signal-to-noise ratio: like published recordings, or better than life for a short demonstration."""
+    generator: Literal["stages", "network"] = "stages"
+    """The brain that answers: `stages` has ideal observers; `network`, random features, oscillating courses and another
+    noise, has none, and is there to try on what was chosen elsewhere."""
     people: Count = 2
     """People, each with an anatomy and a gain of their own."""
     categories: Names = ()
@@ -167,7 +171,8 @@ class SimulateSettings(Settings):
     main_repeats: Count = 3
     """How often each of them is shown."""
     test_concepts: Annotated[int, Field(ge=0)] = 2
-    """Concepts of each category that have test pictures (all, where pictures come from a folder)."""
+    """Concepts of each category that have test pictures. Pictures from a folder: all concepts have them, but where
+    the folder's table has a column `is_test`."""
     test_images: Count = 2
     """Test pictures of each of them."""
     test_repeats: Count = 12

@@ -90,6 +90,17 @@ def grow_anatomy(sensors: Sensors, rng: np.random.Generator) -> Anatomy:
     )
 
 
+def draw(n_trials: int, rng: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Delays in s (N, S), by one factor a trial, and gains (N, S)."""
+    shift_N = rng.standard_normal(n_trials)
+    return shift_N[:, None] * LATENCY_SD_S, 1.0 + GAIN_SD * rng.standard_normal((n_trials, 3))
+
+
+def course(times_T: NDArray[np.float64], latency_S: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A Gaussian of each stage (S, T)."""
+    return np.asarray(np.exp(-0.5 * ((times_T - latency_S[:, None]) / WIDTH_S[:, None]) ** 2))
+
+
 SHARED: Final = 1.5  # root mean square of the shared response relative to what tells pictures apart
 CORTEX: Final = 0.80  # of the head radius: inside the inner skull of the four-shell model
 

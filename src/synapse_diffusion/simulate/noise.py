@@ -36,9 +36,9 @@ class Levels:
     brain: float
     """Root mean square over time and sensors."""
     corner_hz: float
-    """The brain's noise falls with 1/f above it."""
+    """The brain's noise falls with 1/f^slope above it."""
     alpha: float
-    """Power of the alpha peak relative to the slope at 10 Hz."""
+    """Power of the peak (of the alpha rhythm) relative to the slope there."""
     sensor: float
     """White noise of a sensor: root mean square or, if `sensor_density`, per square root of a Hz."""
     sensor_density: bool
@@ -50,6 +50,8 @@ class Levels:
     """At the sensor that sees it best."""
     heart: float = 0.0
     """Likewise of the R wave; 0: the study has neither it nor EOG and ECG channels."""
+    slope: float = 1.0
+    peak_hz: float = 10.0
 
     def white(self, sfreq: float) -> float:
         """Root mean square of a sensor's white noise at `sfreq` Hz."""
@@ -155,7 +157,7 @@ def _beat_power(f: Floats, period_s: float) -> Floats:
 
 
 def _spectrum(frequency: Floats, levels: Levels) -> Floats:
-    """Power of brain noise at `frequency` (Hz), in arbitrary units: 1/f above a corner, and an alpha peak."""
-    pink = 1.0 / (1.0 + frequency / levels.corner_hz)
-    at_ten = 1.0 / (1.0 + 10.0 / levels.corner_hz)
-    return np.asarray(pink + levels.alpha * at_ten * np.exp(-0.5 * ((frequency - 10.0) / 1.0) ** 2))
+    """Power of brain noise at `frequency` (Hz), in arbitrary units: a slope above a corner, and a peak."""
+    pink = 1.0 / (1.0 + frequency / levels.corner_hz) ** levels.slope
+    at_peak = 1.0 / (1.0 + levels.peak_hz / levels.corner_hz) ** levels.slope
+    return np.asarray(pink + levels.alpha * at_peak * np.exp(-0.5 * ((frequency - levels.peak_hz) / 1.0) ** 2))

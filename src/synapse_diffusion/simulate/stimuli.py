@@ -14,7 +14,7 @@ from PIL import Image
 
 from synapse_diffusion.config import SimulateSettings
 from synapse_diffusion.errors import DataError
-from synapse_diffusion.simulate import brain
+from synapse_diffusion.simulate.generator import Generator
 from synapse_diffusion.simulate.pictures import CATEGORIES, draw_picture
 from synapse_diffusion.types import Progress
 
@@ -29,8 +29,11 @@ class Stimuli:
     middle_NF: NDArray[np.float64]
 
 
-def make_stimuli(root: Path, settings: SimulateSettings, folder: str, progress: Progress) -> Stimuli:
+def make_stimuli(
+    root: Path, settings: SimulateSettings, folder: str, generator: Generator, progress: Progress
+) -> Stimuli:
     """Draw or load the pictures and write them under `root`."""
+    features_of = generator.features(settings.seed)
     rows, early, middle = [], [], []
     for file, concept, category, is_test, load in _pictures(settings, folder):
         picture = load()
@@ -38,7 +41,7 @@ def make_stimuli(root: Path, settings: SimulateSettings, folder: str, progress: 
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(picture).save(path, quality=95)
         rows.append((Path(file).stem, f"{concept}/{file}", concept, category, is_test))
-        features = brain.image_features(picture)
+        features = features_of(picture)
         early.append(features[0])
         middle.append(features[1])
         if len(rows) % 100 == 0:
@@ -52,7 +55,8 @@ def _pictures(
 ) -> list[tuple[str, str, str, int, Callable[[], NDArray[np.uint8]]]]:
     """(file, concept, category, is_test, how to get it) of each picture.
 
-    The last concepts of each category have test pictures beside those of the main part.
+    The last concepts of each category have test pictures beside those of the main part. Of pictures from a folder
+    its table says which ones are (`is_test`); where it does not, each concept's last ones are, but for the first.
     """
     if not folder:
         unknown = [name for name in settings.categories if name not in CATEGORIES]
@@ -81,16 +85,18 @@ def _pictures(
     table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
     if missing := [name for name in ("file", "concept", "category") if name not in table]:
         raise DataError(f"{path}: no column {', '.join(missing)}; it has {', '.join(table.columns)}")
+    if wrong := sorted(set(table.get("is_test", ())) - {"0", "1"}):
+        raise DataError(f"{path}: is_test is {wrong[0]!r} in a row; it can be 1 or 0")
     found: list[tuple[str, str, str, int, Callable[[], NDArray[np.uint8]]]] = []
     for concept, group in table.groupby("concept", sort=True):
         files = list(group["file"])
-        n_test = min(settings.test_images, len(files) - 1)
-        for k, file in enumerate(files):
-            is_test = int(k >= len(files) - n_test)
+        n_main = max(1, len(files) - settings.test_images)
+        tested = list(group["is_test"]) if "is_test" in group else ["0"] * n_main + ["1"] * (len(files) - n_main)
+        for file, is_test in zip(files, tested, strict=True):
             category = str(group["category"].iloc[0])
             picture = Path(folder) / file
             load = partial(_load_picture, picture, settings.picture_size)
-            found.append((Path(file).name, str(concept), category, is_test, load))
+            found.append((Path(file).name, str(concept), category, int(is_test), load))
     return found
 
 

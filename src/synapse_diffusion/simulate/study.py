@@ -17,9 +17,11 @@ from synapse_diffusion.config import Recipe, SimulateSettings
 from synapse_diffusion.config.tree import digest_of
 from synapse_diffusion.errors import DataError, MissingError, SettingsError
 from synapse_diffusion.simulate import brain
+from synapse_diffusion.simulate.generator import GENERATORS, Generator
 from synapse_diffusion.simulate.modality import MODALITIES, Modality
-from synapse_diffusion.simulate.noise import frequencies, make_noise, noise_moments
+from synapse_diffusion.simulate.noise import Levels, frequencies, make_noise, noise_moments
 from synapse_diffusion.simulate.schedule import Recording
+from synapse_diffusion.simulate.sensors import Sensors
 from synapse_diffusion.simulate.stimuli import Stimuli, make_stimuli, standard
 from synapse_diffusion.simulate.writing import write_dataset
 from synapse_diffusion.types import Progress, Say
@@ -49,10 +51,11 @@ def simulate(recipe: Recipe, say: Say, progress: Progress) -> Path:
     try:
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
-        stimuli = make_stimuli(draft, settings, recipe.paths.stimuli, progress)
+        generator = GENERATORS[settings.generator]
+        stimuli = make_stimuli(draft, settings, recipe.paths.stimuli, generator, progress)
         rng = np.random.default_rng([settings.seed, 1])
         table = stimuli.table
-        late = brain.late_features(list(table["category"]), list(table["concept"]), list(table["image_id"]), rng)
+        late = generator.late(list(table["category"]), list(table["concept"]), list(table["image_id"]), rng)
         mixing = rng.standard_normal((stimuli.middle_NF.shape[1], brain.N_SOURCES["middle"]))
         drives = [stimuli.early_NF, standard(stimuli.middle_NF @ mixing), late]
         people = [f"{modality.prefix}{k + 1:02d}" for k in range(settings.people)]
@@ -109,6 +112,7 @@ def _record(
     rng: np.random.Generator,
 ) -> None:
     """One person's recordings: pictures in order, signal, event tables, truth."""
+    generator = GENERATORS[settings.generator]
     sensors = modality.place(settings.channels, rng)
     anatomy = brain.grow_anatomy(sensors, rng)
     gains = (anatomy.gain_early, anatomy.gain_middle, anatomy.gain_late)
@@ -121,10 +125,33 @@ def _record(
     patterns *= (gain * scale)[:, None, None]
     recordings = modality.show(stimuli.table["is_test"].to_numpy() == 1, settings, rng)
     n_trials = sum(len(recording.trials) for recording in recordings)
-    shift_N = rng.standard_normal(n_trials)
-    gain_NS = 1.0 + brain.GAIN_SD * rng.standard_normal((n_trials, 3))
-    spatial, powers = noise_moments(anatomy, sensors, modality.levels, settings.sfreq)
-    truth = PersonTruth(
+    delay_NS, gain_NS = generator.draw(n_trials, rng)
+    latency_NS = anatomy.latency_S + (generator.latency_S - brain.LATENCY_S) + delay_NS
+    levels = generator.noise(modality.levels)
+    if generator.observed:
+        truth = _truth(stimuli, sensors, patterns, anatomy, levels, settings)
+        write_truth(root, person, truth, _drawn(recordings, delay_NS[:, 0] / brain.LATENCY_SD_S[0], gain_NS))
+    if settings.catch_share:
+        patterns = np.concatenate([patterns, _artificial(gains, shared, scale * gain, own, rng)], axis=1)
+    start = 0
+    for recording in recordings:
+        signal_CT, body_PT = make_noise(anatomy, sensors, levels, recording.n_samples, settings, rng)
+        mine = slice(start, start + len(recording.trials))
+        _add_responses(signal_CT, recording.trials, patterns, latency_NS[mine], gain_NS[mine], generator, settings)
+        modality.write(root, person, recording, signal_CT, body_PT, sensors, stimuli, settings)
+        start = mine.stop
+
+
+def _truth(
+    stimuli: Stimuli,
+    sensors: Sensors,
+    patterns: NDArray[np.float64],
+    anatomy: brain.Anatomy,
+    levels: Levels,
+    settings: SimulateSettings,
+) -> PersonTruth:
+    spatial, powers = noise_moments(anatomy, sensors, levels, settings.sfreq)
+    return PersonTruth(
         images=tuple(stimuli.table["image_id"]),
         concepts=tuple(stimuli.table["concept"]),
         categories=tuple(stimuli.table["category"]),
@@ -139,16 +166,6 @@ def _record(
         frequency_F=frequencies(settings.sfreq),
         onset_distance_s=settings.onset_distance_s,
     )
-    write_truth(root, person, truth, _drawn(recordings, shift_N, gain_NS))
-    if settings.catch_share:
-        patterns = np.concatenate([patterns, _artificial(gains, shared, scale * gain, own, rng)], axis=1)
-    start = 0
-    for recording in recordings:
-        signal_CT, body_PT = make_noise(anatomy, sensors, modality.levels, recording.n_samples, settings, rng)
-        mine = slice(start, start + len(recording.trials))
-        _add_responses(signal_CT, recording.trials, patterns, shift_N[mine], gain_NS[mine], anatomy, settings)
-        modality.write(root, person, recording, signal_CT, body_PT, sensors, stimuli, settings)
-        start = mine.stop
 
 
 def _artificial(
@@ -178,9 +195,9 @@ def _add_responses(
     signal_CT: NDArray[np.float32],
     trials: pd.DataFrame,
     patterns_SNC: NDArray[np.float64],
-    shift_N: NDArray[np.float64],
+    latency_NS: NDArray[np.float64],
     gain_NS: NDArray[np.float64],
-    anatomy: brain.Anatomy,
+    generator: Generator,
     settings: SimulateSettings,
 ) -> None:
     """Add each trial's response, overlapping those of its neighbours."""
@@ -188,6 +205,5 @@ def _add_responses(
     images = trials["image"].to_numpy()
     patterns = patterns_SNC.astype(np.float32)
     for k, sample in enumerate(trials["sample"]):
-        latency = anatomy.latency_S + brain.LATENCY_SD_S * shift_N[k]
-        kernel_ST = np.exp(-0.5 * ((times - latency[:, None]) / brain.WIDTH_S[:, None]) ** 2) * gain_NS[k][:, None]
+        kernel_ST = generator.course(times, latency_NS[k]) * gain_NS[k][:, None]
         signal_CT[:, sample : sample + len(times)] += patterns[:, images[k]].T @ kernel_ST.astype(np.float32)
