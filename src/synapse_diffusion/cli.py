@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -134,8 +135,9 @@ def train(modality: Literal["eeg", "meg", "fusion"], recipe: RecipeArgument, set
     settings = _recipe_of("comb" if modality == "fusion" else modality, recipe, set_)
     with _progress() as progress:
         run = train(settings, Path(recipe).stem, _command(), _say, progress)
-    _say(f"trained: {run.folder}")
-    _say(f"next: synapse-diffusion evaluate {run.folder}")
+    if os.environ.get("RANK", "0") == "0":  # of those that torchrun has started, one speaks
+        _say(f"trained: {run.folder}")
+        _say(f"next: synapse-diffusion evaluate {run.folder}")
 
 
 @app.command()

@@ -53,6 +53,7 @@ from synapse_diffusion.training.learner import LINEAR_TRIALS
 from synapse_diffusion.training.loop import Course, fit
 from synapse_diffusion.training.parts import Fold, final_rows, make_folds
 from synapse_diffusion.training.precision import calibrate
+from synapse_diffusion.training.requests import Requests
 from synapse_diffusion.training.setting import Index, Setting, split_tables
 from synapse_diffusion.training.sources import open_sources
 from synapse_diffusion.training.tasks import make_task
@@ -67,13 +68,14 @@ def train(recipe: Recipe, name: str, command: str, say: Say, progress: Progress)
     """
     device = choose_device(recipe.execution.device)
     n = n_processes(recipe.execution.processes, device)
-    if n > 1 and not is_launched():
+    with Requests(recipe.execution.checkpoint_minutes).heard_from_signals() as requests:
+        if n == 1 or is_launched():
+            with session(device) as group:
+                return _train(recipe, name, command, say, progress, group, requests)
         launch(n, _in_process, recipe.model_dump(mode="json"), name, command, hear=_passed_on(say, progress))
-        quick = recipe.execution.model_copy(update={"verify_stores": False})
-        sources = open_sources(recipe.model_copy(update={"execution": quick}), torch.device("cpu"), progress)
-        return run_of(recipe, name, sources.digests(Path(recipe.paths.stores)))
-    with session(device) as group:
-        return _train(recipe, name, command, say, progress, group)
+    quick = recipe.execution.model_copy(update={"verify_stores": False})
+    sources = open_sources(recipe.model_copy(update={"execution": quick}), torch.device("cpu"), progress)
+    return run_of(recipe, name, sources.digests(Path(recipe.paths.stores)))
 
 
 def _passed_on(say: Say, progress: Progress) -> Callable[[tuple[Any, ...]], None]:
@@ -88,7 +90,9 @@ def _in_process(tell: Callable[[tuple[Any, ...]], None], recipe: dict[str, Any],
     train(parse_recipe(recipe), name, command, lambda line: tell((line,)), lambda *what: tell(what))
 
 
-def _train(recipe: Recipe, name: str, command: str, say: Say, progress: Progress, group: Group) -> Run:
+def _train(
+    recipe: Recipe, name: str, command: str, say: Say, progress: Progress, group: Group, requests: Requests
+) -> Run:
     use_threads(recipe.execution.threads)
     device = choose_device(recipe.execution.device)
     if group.rank:  # one speaks for all
@@ -116,7 +120,7 @@ def _train(recipe: Recipe, name: str, command: str, say: Say, progress: Progress
     bar = _Bar(progress, len(folds), recipe, len(network_names(setting)))
     predictions, curves = [], []
     for number, fold in enumerate(folds):
-        stage = _Stage(setting, run, fold, number, group)
+        stage = _Stage(setting, run, fold, number, group, requests)
         curves.append(stage.networks(bar))
         if group.rank == 0:
             stage.baselines()
@@ -154,8 +158,9 @@ class _Bar:
 class _Stage:
     """The fits of one fold: choices on validation, then the final ones on all that shares nothing with test."""
 
-    def __init__(self, setting: Setting, run: Run, fold: Fold, number: int, group: Group) -> None:
+    def __init__(self, setting: Setting, run: Run, fold: Fold, number: int, group: Group, requests: Requests) -> None:
         self.setting, self.run, self.fold, self.number, self.group = setting, run, fold, number, group
+        self.requests = requests
         self.name, recipe = f"fold{number}", setting.recipe
         rows = {part: setting.rows(fold, part) for part in (TRAIN, VALIDATION)}
         for modality, source in setting.sources.of.items():
@@ -243,7 +248,7 @@ class _Stage:
         chosen = {name: data[name] for name in names}
         course = Course(
             chosen, setting.examples(rows, targets), validation, recipe.train, recipe.execution, key, unfinished,
-            group, n_steps,
+            group, self.requests, n_steps,
         )  # fmt: skip
         curve = pd.DataFrame(fit(learner, course, self._cells, on_check))
         if group.rank == 0:

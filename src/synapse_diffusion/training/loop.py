@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import math
-import signal
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
@@ -20,17 +15,17 @@ from torch import Tensor
 
 from synapse_diffusion.config import ExecutionSettings, TrainSettings
 from synapse_diffusion.errors import RunError, StoppedError
-from synapse_diffusion.parallel import Group, most, wrap
+from synapse_diffusion.parallel import Group, wrap
 from synapse_diffusion.training.checkpoint import Kept, State
 from synapse_diffusion.training.data import ScaledEpochs
 from synapse_diffusion.training.examples import Asked, Examples, chunks, read
 from synapse_diffusion.training.feeding import Feed, batch_size
 from synapse_diffusion.training.learner import LINEAR_TRIALS, STATISTICS_TRIALS, Learner, begin, fit_statistics
 from synapse_diffusion.training.objectives import Images, Judged, Questions
+from synapse_diffusion.training.requests import SAVE_AND_END, Requests
 
 WARM_UP: Final = 0.05  # of all steps
 LARGEST_GRADIENT: Final = 5.0  # norm
-SAVE, SAVE_AND_END = 1, 2
 OnCheck = Callable[[int, dict[str, float]], None]
 
 
@@ -46,6 +41,7 @@ class Course:
     key: tuple[int, ...]
     checkpoint: Path
     group: Group
+    requests: Requests
     n_steps: int | None = None
     """Ends the schedule early: of a final fit, where nothing is chosen."""
 
@@ -85,7 +81,7 @@ def fit(
     state = State() if fresh else kept.load(course.checkpoint)
     size = batch_size(settings, len(course.training), course.group)
     feed = Feed(course.data, course.training, settings, size, course.key, course.group)
-    with _signals(course.execution.checkpoint_minutes) as requests:
+    with course.requests.answered_by_steps() as requests:
         while state.step < course.last and state.since_best < settings.patience:
             stop = min((state.step // course.every + 1) * course.every, course.last)
             _stretch(trained, kept, course, feed, state, stop, requests)
@@ -123,7 +119,7 @@ def _some(examples: Examples, n: int, rng: np.random.Generator) -> Asked:
 
 
 def _stretch(
-    trained: torch.nn.Module, kept: Kept, course: Course, feed: Feed, state: State, stop: int, requests: _Requests
+    trained: torch.nn.Module, kept: Kept, course: Course, feed: Feed, state: State, stop: int, requests: Requests
 ) -> None:
     """Steps until the next check."""
     settings = course.settings
@@ -220,46 +216,6 @@ def outputs(
         out.append(joined)
         targets.append(torch.from_numpy(part.target_N).to(answers.device))
     return torch.cat(out), torch.cat(targets)
-
-
-class _Requests:
-    """Wishes for a checkpoint: by the clock, by SIGUSR1, and by SIGTERM, which also ends the fit."""
-
-    def __init__(self, minutes: float) -> None:
-        self._seconds, self._last, self._wish = 60 * minutes, time.monotonic(), 0
-
-    def on_signal(self, number: int, frame: FrameType | None) -> None:
-        """Remember it; the next step answers."""
-        self._wish = max(self._wish, SAVE_AND_END if number == signal.SIGTERM else SAVE)
-
-    def heard(self, group: Group) -> int:
-        """What any process was asked for."""
-        return most(self._wish, group)
-
-    def due(self, group: Group) -> bool:
-        """Has the time between checkpoints passed?"""
-        return bool(most(int(time.monotonic() - self._last >= self._seconds), group))
-
-    def saved(self) -> None:
-        """A checkpoint was written."""
-        self._last, self._wish = time.monotonic(), 0
-
-
-@contextmanager
-def _signals(minutes: float) -> Iterator[_Requests]:
-    """Listen while a fit runs (only a process's main thread can)."""
-    requests = _Requests(minutes)
-    if threading.current_thread() is not threading.main_thread():
-        yield requests
-        return
-    before: dict[Any, Any] = {}
-    try:
-        for number in (signal.SIGTERM, signal.SIGUSR1):
-            before[number] = signal.signal(number, requests.on_signal)
-        yield requests
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _schedule(step: int, steps: int) -> float:

@@ -83,7 +83,7 @@ class Classes(Objective):
 
     def judge(self, out_ND: Tensor, target_N: Tensor) -> Judged:
         """Calibrated loss and balanced accuracy."""
-        loss = calibrated_loss(out_ND, target_N, self.weight_K)
+        loss = calibrated_loss(out_ND, target_N, class_weights(target_N, self.n_outputs).to(out_ND.device))
         hit = (out_ND.argmax(1) == target_N).float()
         recalls = [float(hit[target_N == k].mean()) for k in torch.unique(target_N)]
         return Judged(loss, float(np.mean(recalls)))
