@@ -28,7 +28,6 @@ from synapse_diffusion.runs import Run, load_tensors, prepare_run, run_of, save_
 from synapse_diffusion.splits import TRAIN, VALIDATION
 from synapse_diffusion.store.files import write_table
 from synapse_diffusion.training.baselines import (
-    Choice,
     Sample,
     choose_baseline,
     fit_baseline,
@@ -309,8 +308,7 @@ class _Stage:
                 if final is not None:
                     rows, data = final
                     sample, objective = self._sample(data, rows, setting.targets(rows, self.number), modality)
-                    choice = Choice(chosen.fitted.width, chosen.fitted.pooled)
-                    (fit_baseline(kind, sample, choice, shape, objective) or chosen).save(final_path)
+                    (fit_baseline(kind, sample, chosen.choice, shape, objective) or chosen).save(final_path)
 
     def _sample(
         self, data: Mapping[str, ScaledEpochs], rows: Mapping[str, Index], targets: Mapping[str, Index], modality: str

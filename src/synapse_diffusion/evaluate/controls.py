@@ -13,7 +13,7 @@ from synapse_diffusion.errors import SynapseError
 from synapse_diffusion.evaluate.asking import Question
 from synapse_diffusion.evaluate.scoring import Answered, answered
 from synapse_diffusion.store.epochs import Epochs
-from synapse_diffusion.training.baselines import LINEAR, Choice, Sample, fit_baseline, plain_objective
+from synapse_diffusion.training.baselines import LINEAR, Sample, fit_baseline, plain_objective
 from synapse_diffusion.training.data import ScaledEpochs, fit_scalers
 from synapse_diffusion.training.decoding import FoldModels, Scores, network_names
 from synapse_diffusion.training.examples import Asked, Batch, chunks, read
@@ -110,8 +110,8 @@ def _before_the_picture(
     some = np.sort(rng.permutation(rows)[:LINEAR_TRIALS])
     sample = Sample(data.read_all(some).cpu().numpy(), source.person_index[some], target_N[some])
     objective = plain_objective(setting.task, recipe, target_N[rows])
-    chosen = trained.models(number, final=True).baselines[name][LINEAR].fitted
-    fitted = fit_baseline(LINEAR, sample, Choice(chosen.width, chosen.pooled), setting.shapes[name], objective)
+    chosen = trained.models(number, final=True).baselines[name][LINEAR].choice
+    fitted = fit_baseline(LINEAR, sample, chosen, setting.shapes[name], objective)
     if fitted is None:
         return None
     parts = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,7 +17,7 @@ from synapse_diffusion.errors import SplitError
 from synapse_diffusion.models.base import Shape
 from synapse_diffusion.models.encoding import EncodingDecoder, fit_encoding
 from synapse_diffusion.models.linear import LinearDecoder, bin_widths, fit_linear
-from synapse_diffusion.models.ridge import RidgeDecoder, fit_ridge
+from synapse_diffusion.models.ridge import PENALTIES, RidgeDecoder, fit_ridge
 from synapse_diffusion.runs import load_tensors, save_atomically
 from synapse_diffusion.training.objectives import Images, Objective, Questions
 from synapse_diffusion.training.tasks import Task
@@ -26,14 +26,31 @@ Array = NDArray[np.float32]
 Index = NDArray[np.int64]
 ENCODING: Final = "encoding"
 LINEAR: Final = "linear"
+FIXED_PENALTIES: Final = (0.03, 0.3, 3.0, 30.0)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What validation decides: bin width, one decoder for all people or one each, and ridge's penalty."""
+
+    width: int
+    pooled: bool
+    penalty: float | None = None
+    """None: by leave-one-out."""
+
+    @property
+    def penalties(self) -> tuple[float, ...]:
+        """What the fit chooses from."""
+        return PENALTIES if self.penalty is None else (self.penalty,)
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """A closed-form decoder and what its outputs mean."""
+    """A closed-form decoder, what its outputs mean, and how it was chosen."""
 
     fitted: LinearDecoder | RidgeDecoder | EncodingDecoder
     objective: Objective
+    choice: Choice
 
     def scores(
         self, x_NCT: Array, person_N: Index, gallery_K: Index | None = None, k_repeats: int = 1
@@ -69,7 +86,7 @@ class Baseline:
 
     def save(self, path: Path) -> None:
         """Weights as safetensors, choices in its metadata, the objective's scaling beside them."""
-        arrays, about = {}, {"kind": type(self.fitted).__name__}
+        arrays, about = {}, {"kind": type(self.fitted).__name__, "penalty": self.choice.penalty}
         for name, value in vars(self.fitted).items():
             if isinstance(value, np.ndarray):
                 arrays[f"fitted.{name}"] = torch.from_numpy(np.ascontiguousarray(value))
@@ -90,7 +107,8 @@ def load_baseline(path: Path, objective: Objective) -> Baseline:
     fields = {n.removeprefix("fitted."): v.numpy() for n, v in tensors.items() if n.startswith("fitted.")}
     state = {n.removeprefix("objective."): v for n, v in tensors.items() if n.startswith("objective.")}
     objective.load_state_dict(state)
-    return Baseline(KINDS[about.pop("kind")](**fields, **about), objective)
+    choice = Choice(about["width"], about["pooled"], about.pop("penalty"))
+    return Baseline(KINDS[about.pop("kind")](**fields, **about), objective, choice)
 
 
 def plain_objective(task: Task, recipe: Recipe, target_N: Index) -> Objective:
@@ -109,14 +127,6 @@ class Sample:
     target_N: Index
 
 
-@dataclass(frozen=True)
-class Choice:
-    """What validation decides: bin width, one decoder for all people or one each."""
-
-    width: int
-    pooled: bool
-
-
 def choices(shape: Shape, *, pooled_only: bool) -> list[Choice]:
     """What baselines try."""
     both = (True,) if pooled_only or shape.n_people == 1 else (True, False)
@@ -130,15 +140,24 @@ def choose_baseline(
 ) -> Baseline:
     """The best of the choices by validation loss. Raises `SplitError` where none can be fitted."""
     best: tuple[float, Baseline] | None = None
-    for choice in choices(shape, pooled_only=pooled_only):
+
+    def attempt(choice: Choice) -> None:
+        nonlocal best
         baseline = fit_baseline(kind, training, choice, shape, objective)
         if baseline is None:
-            continue
+            return
         loss = baseline.judge(validation.x_NCT, validation.person_N, validation.target_N)
         if best is None or loss < best[0]:
             best = (loss, baseline)
+
+    for choice in choices(shape, pooled_only=pooled_only):
+        attempt(choice)
     if best is None:
         raise SplitError("some class has fewer than two training trials; more recordings or other classes are needed")
+    if isinstance(objective, Images | Questions):
+        chosen = best[1].choice
+        for penalty in FIXED_PENALTIES:  # squared error, which leave-one-out minimises, is not what is asked
+            attempt(replace(chosen, penalty=penalty))
     return best[1]
 
 
@@ -151,13 +170,15 @@ def fit_baseline(kind: str, sample: Sample, choice: Choice, shape: Shape, object
             return None
         y_ND = objective.vectors(truth).detach().numpy()
         fit = fit_encoding if kind == ENCODING else fit_ridge
-        return Baseline(
-            fit(sample.x_NCT, y_ND, sample.person_N, n_people, choice.width, pooled=choice.pooled), objective
-        )
-    fitted = fit_linear(
+        fitted = fit(
+            sample.x_NCT, y_ND, sample.person_N, n_people, choice.width, pooled=choice.pooled,
+            penalties=choice.penalties,
+        )  # fmt: skip
+        return Baseline(fitted, objective, choice)
+    linear = fit_linear(
         sample.x_NCT, sample.target_N, sample.person_N, shape.n_outputs, n_people, choice.width, pooled=choice.pooled
     )
-    return None if fitted is None else Baseline(fitted, objective)
+    return None if linear is None else Baseline(linear, objective, choice)
 
 
 def kinds_for(task: Task) -> tuple[str, ...]:
