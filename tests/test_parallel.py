@@ -75,7 +75,7 @@ def contrastive(study: Path, runs: Path, *more: str) -> Recipe:
         study, f"paths.runs={runs}", "target.task=retrieve", "target.layers=gist,colour", "target.weights=learned",
         "train.steps=20", "train.checks=20", "train.noise=0.3", "train.channel_dropout=0.2", "train.time_shift_s=0.02",
         "train.repeats=2", "train.batch=32", "train.refit=false", "train.patience=20",
-        "train.learning_rate=0.0005", *more,
+        "train.learning_rate=0.0005", "train.linear_prior=3.0", *more,
     )  # fmt: skip
 
 
