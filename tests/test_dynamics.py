@@ -192,3 +192,13 @@ def test_reliability_is_the_share_of_signal_in_the_mean() -> None:
     assert split_half_reliability([g[:1].repeat(4, axis=0) for g in groups], 2, rng) == pytest.approx(np.ones(6))
     with pytest.raises(ValueError, match="two"):
         split_half_reliability([groups[0], groups[1][:1]], 2, rng)
+
+
+def test_what_a_sequence_adds_to_all_images_makes_no_reliability() -> None:
+    """Each sequence shows every image once and has its own offset: halves dealt image by image would be opposite."""
+    rng = np.random.default_rng(0)
+    offset = 3 * rng.standard_normal((8, 5, 4))
+    groups = [offset + rng.standard_normal((8, 5, 4)) for _ in range(40)]
+    assert np.abs(split_half_reliability(groups, 20, rng)).max() < 0.35
+    signal = [group + 2 * rng.standard_normal((1, 5, 4)) for group in groups]
+    assert split_half_reliability(signal, 20, rng).min() > 0.9

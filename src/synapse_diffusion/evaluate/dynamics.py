@@ -181,7 +181,8 @@ def _structure(
         binned_NCT = _binned(person.test_NCT, width)
         groups = [binned_NCT[person.image_N == image] for image in images]
         reliabilities.append(split_half_reliability(groups, DRAWS, rng))
-        halves = [np.array_split(rng.permutation(len(group)), 2) for group in groups]
+        order = {n: rng.permutation(n) for n in sorted({len(group) for group in groups})}
+        halves = [np.array_split(order[len(group)], 2) for group in groups]  # alike: sequences are on one side
         first, second = (
             np.stack([group[half[k]].mean(0) for group, half in zip(groups, halves, strict=True)]) for k in (0, 1)
         )

@@ -69,18 +69,22 @@ def split_half_reliability(groups: Sequence[Floats], draws: int, rng: np.random.
 
     The correlation, over images and sensors, of the means of two random halves, after each sensor's mean over images is
     taken from each half: what all images share counts for nothing. Averaged over draws, then stepped up to the whole
-    by Spearman and Brown, 2 r / (1 + r). Of an odd number of trials one is left out of each draw. Raises
-    `ValueError` for fewer than two images, or an image of fewer than two trials.
+    by Spearman and Brown, 2 r / (1 + r). Images of equally many trials are divided alike, by their order: where each
+    sequence shows every image once, drifts would else make an image's halves opposite. Of an odd number of trials one
+    is left out of each draw. Raises `ValueError` for fewer than two images, or an image of fewer than two trials.
     """
     if len(groups) < 2 or min(len(group) for group in groups) < 2:
         raise ValueError("split halves need two images or more, of two trials or more each")
     shape = groups[0].shape[1:]
     sum_HDCT = np.zeros((2, draws, *shape))
     product_HHDT = np.zeros((2, 2, draws, shape[1]))
+    dealt: dict[int, Array] = {}
     for group in groups:
         half = len(group) // 2
-        sign_R = np.repeat([0, 1, 2], [half, half, len(group) - 2 * half])
-        which_DR = rng.permuted(np.tile(sign_R, (draws, 1)), axis=1)
+        if len(group) not in dealt:
+            sign_R = np.repeat([0, 1, 2], [half, half, len(group) - 2 * half])
+            dealt[len(group)] = rng.permuted(np.tile(sign_R, (draws, 1)), axis=1)
+        which_DR = dealt[len(group)]
         flat = np.asarray(group, dtype=np.float64).reshape(len(group), -1)
         mean_HDCT = np.stack([((which_DR == h) / half @ flat).reshape(draws, *shape) for h in (0, 1)])
         sum_HDCT += mean_HDCT

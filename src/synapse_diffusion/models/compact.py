@@ -36,7 +36,8 @@ class CompactDecoder(Decoder):
     mean_PCT: Tensor
     whiten_TT: Tensor
     whiten_FF: Tensor
-    centre: Tensor
+    start: Tensor
+    unit_1: Tensor
 
     def __init__(self, shape: Shape, *, components: int = 16, width: int = 32, dropout: float = 0.7) -> None:
         super().__init__()
@@ -51,7 +52,8 @@ class CompactDecoder(Decoder):
         self.register_buffer("whiten_FF", torch.eye(n_features))
         own = n_people if n_people > 1 else 0
         self.linear = nn.Parameter(torch.zeros(1 + own, n_outputs, n_features))
-        self.register_buffer("centre", torch.zeros_like(self.linear))
+        self.register_buffer("start", torch.zeros(n_outputs, n_features))
+        self.register_buffer("unit_1", torch.ones(1))
         self.bias = nn.Parameter(torch.zeros(n_outputs))
         self.spatial = nn.Parameter(torch.randn(components, n_sensors) / math.sqrt(n_sensors))
         self.spatial_own = nn.Parameter(torch.zeros(own, components, n_sensors)) if own else None
@@ -71,11 +73,13 @@ class CompactDecoder(Decoder):
 
     def _linear_path(self, x_BCT: Tensor, person_B: Tensor) -> Tensor:
         features = self._binned(x_BCT) @ self.whiten_FF
-        every: Tensor = (features @ self.linear.flatten(0, 1).T).reshape(len(features), -1, self.n_outputs)
+        weight = self.unit_1 * self.linear
+        every: Tensor = (features @ weight.flatten(0, 1).T).reshape(len(features), -1, self.n_outputs)
+        shared = every[:, 0] + features @ self.start.T
         if self.linear.shape[0] == 1:
-            return every[:, 0]
+            return shared
         rows = torch.arange(len(person_B), device=person_B.device)
-        return every[:, 0] + every[rows, 1 + person_B]
+        return shared + every[rows, 1 + person_B]
 
     def whiten(self, x_BCT: Tensor, person_B: Tensor) -> Tensor:
         """Less the person's mean course, whitened in time, clipped."""
@@ -87,11 +91,11 @@ class CompactDecoder(Decoder):
 
     def linear_penalty(self) -> Tensor:
         """Minus the log prior of the linear weights: normal around where they began, with variance 1 / features."""
-        return 0.5 * self.linear.shape[2] * (self.linear - self.centre).square().sum()
+        return 0.5 * self.linear.shape[2] * (self.unit_1 * self.linear).square().sum()
 
     def person_tensors(self) -> dict[str, str]:
         """Each person's mean course, and departures from the shared weights."""
-        own = {"linear": "zero", "centre": "zero", "spatial_own": "zero"} if self.spatial_own is not None else {}
+        own = {"linear": "zero", "spatial_own": "zero"} if self.spatial_own is not None else {}
         return {"mean_PCT": "mean", **own}
 
     def linear_features(self, x_BCT: Tensor, person_B: Tensor) -> Tensor:
@@ -100,12 +104,16 @@ class CompactDecoder(Decoder):
 
     @torch.no_grad()
     def begin_at(self, feature_NF: Tensor, target_ND: Tensor) -> None:
-        """Set the shared linear weights to ridge regression, the penalty chosen by leave-one-out."""
+        """Let the linear path start from ridge regression, the penalty chosen by leave-one-out.
+
+        What is learned is the departure from it, in units of its weights' root mean square: a step of the optimizer
+        then changes them by a small share, whatever the targets' scale.
+        """
         feature, target = feature_NF.double().cpu().numpy(), target_ND.double().cpu().numpy()
         fit = solve_ridge(feature, target, np.ones(len(feature)), PENALTIES)
-        self.linear[0] = torch.from_numpy(fit.weight_FD.T).to(self.linear)
-        self.bias.copy_(torch.from_numpy(fit.bias_D).to(self.bias))
-        self.centre.copy_(self.linear)
+        self.start.copy_(torch.from_numpy(fit.weight_FD.T))
+        self.unit_1.copy_(self.start.square().mean().sqrt().clamp_min(1e-12))
+        self.bias.copy_(torch.from_numpy(fit.bias_D))
 
     def linear_parameters(self) -> list[nn.Parameter]:
         """Those that `linear_penalty` holds, which need no weight decay beside it."""
