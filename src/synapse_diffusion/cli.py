@@ -243,9 +243,10 @@ def _recipe_of(modality: str, recipe: str, set_: list[str] | None) -> Recipe:
 
     settings = load_recipe(recipe, set_ or ())
     if settings.data.modality != modality:
+        word = {"comb": "convert comb or train fusion"}.get(settings.data.modality, settings.data.modality)
         raise SettingsError(
-            f"{recipe}: data.modality = {settings.data.modality!r}, not {modality!r}: say {settings.data.modality}, or "
-            "take another recipe"
+            f"{recipe}: data.modality = {settings.data.modality!r}, not {modality!r}: say {word}, or take another "
+            "recipe"
         )
     return settings
 

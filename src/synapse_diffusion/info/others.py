@@ -28,17 +28,21 @@ def info_of_run(path: Path) -> Info:
     run = open_run(path)
     recipe, about = run.recipe, run.provenance
     classes = [str(name) for name in about.get("classes", ())]
-    shape = about.get("shape", {})
+    people, channels, shapes = (
+        {k: v for k, v in about.get(name, {}).items()} for name in ("people", "channels", "shape")
+    )
     scores = read_object(path / "scores.json").get("rows", [])
     facts = {
         "recipe": path.absolute().name.rpartition("-")[0] or path.absolute().name,
         "command": str(about.get("command", NOT_AVAILABLE)),
         "data set": recipe.data.name,
-        "people": f"{len(about.get('people', {}))} ({some(about.get('people', {}))})",
+        "task": str(about.get("task", NOT_AVAILABLE)),
+        "people": _by_modality({name: f"{len(of)} ({some(of)})" for name, of in people.items()}),
         "recordings": f"{len(about.get('stores', {}))}",
-        "window": f"{recipe.view.start_s:g} to {recipe.view.stop_s:g} s around onset, {shape.get('n_times')} samples",
-        "rate": f"{shape.get('sfreq', 0):g} Hz",
-        "channels": f"{len(about.get('channels', ()))}",
+        "window": f"{recipe.view.start_s:g} to {recipe.view.stop_s:g} s around onset, "
+        + _by_modality({name: f"{of.get('n_times')} samples" for name, of in shapes.items()}),
+        "rate": _by_modality({name: f"{of.get('sfreq', 0):g} Hz" for name, of in shapes.items()}),
+        "channels": _by_modality({name: f"{len(of)}" for name, of in channels.items()}),
         "classes": f"{len(classes)}: {', '.join(classes)}",
         "split": f"{recipe.split.method}, test on {recipe.split.test}"
         if recipe.split.method == "concepts"
@@ -58,6 +62,11 @@ def info_of_run(path: Path) -> Info:
     if scores:
         tables.append(_score_table(scores))
     return Info("run", path, facts, tuple(tables), tuple(health))
+
+
+def _by_modality(values: dict[str, str]) -> str:
+    """One value, or several with their modality."""
+    return next(iter(values.values())) if len(values) == 1 else ", ".join(f"{k}: {v}" for k, v in values.items())
 
 
 def _split_table(run: Run, classes: Sequence[str]) -> Table:
