@@ -28,9 +28,7 @@ def info_of_run(path: Path) -> Info:
     run = open_run(path)
     recipe, about = run.recipe, run.provenance
     classes = [str(name) for name in about.get("classes", ())]
-    people, channels, shapes = (
-        {k: v for k, v in about.get(name, {}).items()} for name in ("people", "channels", "shape")
-    )
+    people, channels, shapes = (about.get(name, {}) for name in ("people", "channels", "shape"))
     scores = read_object(path / "scores.json").get("rows", [])
     facts = {
         "recipe": path.absolute().name.rpartition("-")[0] or path.absolute().name,
