@@ -15,7 +15,7 @@ test: .stamp/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -n 2 --dist loadfile -m "not slow"
 
 slow: .stamp/dev
 	$(BIN)/pytest -m slow
