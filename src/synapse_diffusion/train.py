@@ -240,7 +240,7 @@ class _Stage:
         key = (recipe.train.seed, self.number, member, int(final))
         torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
         objective = setting.task.objective(recipe, np.concatenate(list(targets.values())))
-        shapes = shapes_of(setting, names, objective.n_outputs)
+        shapes = shapes_of(setting, names, objective)
         learner = build_learner(shapes, objective, recipe, max(len(r) for r in rows.values()), group)
         unfinished = path.with_name(f"{path.stem}_unfinished.safetensors")
         validation = None if final else self.validation(names)

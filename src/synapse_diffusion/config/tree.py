@@ -336,8 +336,9 @@ class TargetSettings(Settings):
     alone, or principal components to one standard deviation."""
     components: Annotated[int, Field(ge=0)] = 0
     """`retrieve`: principal components of the training images' vectors that are kept a layer; 0: no such step."""
-    projection: Annotated[int, Field(ge=0)] = 0
-    """`retrieve`: numbers of a linear map of the images' vectors that is learned together with the decoder; 0: none."""
+    projection: Annotated[int, Field(ge=0)] = 64
+    """`retrieve` with `loss.name` `info_nce` or `siglip`: numbers of a linear map of the images' vectors that is
+    learned together with the decoder, and begins at what responses depend on most (an encoding model's); 0: none."""
 
     @model_validator(mode="after")
     def _retrieval_only(self) -> Self:

@@ -61,7 +61,7 @@ class ATM(Decoder):
         dropout: float = 0.5,
         projector: str = "linear",
     ) -> None:
-        super().__init__()
+        super().__init__(shape)
         n_times = shape.n_times
         self.embed = nn.Linear(n_times, n_times)
         self.sensor_CT = nn.Parameter(0.02 * torch.randn(shape.n_sensors, n_times))
@@ -76,7 +76,7 @@ class ATM(Decoder):
         """The people's tokens."""
         return {"person_PT": "mean"}
 
-    def forward(self, x_BCT: Tensor, person_B: Tensor) -> Tensor:
+    def forward(self, x_BCT: Tensor, person_B: Tensor, fold_B: Tensor | None = None) -> Tensor:
         """Outputs (B, D)."""
         token_BNT = torch.cat([self.person_PT[person_B][:, None], self.embed(x_BCT) + self.sensor_CT], 1)
         mixed_BCT = self.norm(self.blocks(self.dropout(token_BNT)))[:, 1:]

@@ -8,10 +8,16 @@ variance of the trial's own features, one gain and one bias a feature, as many p
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from synapse_diffusion.models.starts import Start
+
+LINEAR_RATE_HZ: Final = 32.0
+MAX_LINEAR_FEATURES: Final = 2048
 
 
 @dataclass(frozen=True)
@@ -25,6 +31,8 @@ class Shape:
     sfreq: float
     positions: tuple[tuple[float | None, ...], ...] = ()
     """(C, 3) in m, head coordinates; None where unknown; empty: all unknown."""
+    starts: int = 0
+    """People who have a linear solution of their own to begin at; 1: one for all, 0: training begins at none."""
 
     def position_tensor(self) -> Tensor:
         """The positions (C, 3) as numbers, NaN where unknown."""
@@ -36,10 +44,15 @@ class Shape:
 class Decoder(nn.Module):
     """`forward(x_BCT, person_B) -> (B, D)`, and what the training loop asks beside that.
 
-    `x_BCT` are scaled signals, `person_B` indices of the people whose weights apply.
+    `x_BCT` are scaled signals, `person_B` indices of the people whose weights apply. In training `fold_B` names the
+    fold of each trial's concept: a linear path answers by a start that was fitted without it (`models.starts`).
     """
 
-    def forward(self, x_BCT: Tensor, person_B: Tensor) -> Tensor:
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.sfreq = shape.sfreq
+
+    def forward(self, x_BCT: Tensor, person_B: Tensor, fold_B: Tensor | None = None) -> Tensor:
         """Outputs (B, D)."""
         raise NotImplementedError
 
@@ -57,16 +70,25 @@ class Decoder(nn.Module):
         """Those that `linear_penalty` holds, which need no weight decay beside it."""
         return []
 
-    def linear_features(self, x_BCT: Tensor, person_B: Tensor) -> Tensor | None:
-        """Features (B, F) of a linear path that can begin at a closed-form solution; most have none."""
-        return None
+    def linear_features(self, x_BCT: Tensor, person_B: Tensor) -> Tensor:
+        """Features (B, F) from which closed-form solutions are fitted: here the signals, averaged over 30 ms."""
+        _, n_sensors, n_times = x_BCT.shape
+        return functional.avg_pool1d(x_BCT, bin_width(n_sensors, n_times, self.sfreq)).flatten(1)
 
-    def begin_at(self, feature_NF: Tensor, target_ND: Tensor) -> None:
-        """Start from the best linear map of those features to target vectors, once, after `fit_statistics`."""
+    def begin_at(self, start: Start) -> None:
+        """Start from a linear solution on those features, once, after `fit_statistics`; for decoders that have one."""
 
     def person_tensors(self) -> dict[str, str]:
         """Names of tensors with a row for each person, and how a new person's row begins: `zero` or `mean`."""
         return {}
+
+
+def bin_width(n_sensors: int, n_times: int, sfreq: float) -> int:
+    """Samples that are averaged into one feature of each sensor."""
+    width = max(1, round(sfreq / LINEAR_RATE_HZ))
+    while n_sensors * (n_times // width) > MAX_LINEAR_FEATURES and width < n_times:
+        width += 1
+    return min(width, n_times)
 
 
 class Dropout(nn.Module):

@@ -125,7 +125,7 @@ class BrainModule(Decoder):
         sensor_dropout: float = 0.2,
         projector: str = "linear",
     ) -> None:
-        super().__init__()
+        super().__init__(shape)
         self.merge = SensorAttention(shape.position_tensor(), components, sensor_dropout)
         self.mix = nn.Conv1d(components, components, 1)
         self.person = PersonLayer(shape.n_people, components)
@@ -146,7 +146,7 @@ class BrainModule(Decoder):
         """Each person's layer."""
         return {} if self.person.own_PCC is None else {"person.own_PCC": "zero"}
 
-    def forward(self, x_BCT: Tensor, person_B: Tensor) -> Tensor:
+    def forward(self, x_BCT: Tensor, person_B: Tensor, fold_B: Tensor | None = None) -> Tensor:
         """Outputs (B, D)."""
         hidden_BHT = self.blocks(self.person(self.mix(self.merge(x_BCT)), person_B))
         result: Tensor = self.head(self.dropout(self.over_time(hidden_BHT)[..., 0]))

@@ -3,10 +3,11 @@
 Both paths see signals whitened in time with statistics of the training trials. The linear path sees them
 whitened jointly over sensors and time, and both heads start at zero: its first gradient is then
 proportional to the class means in whitened space, which is shrinkage LDA (Ledoit & Wolf 2004), and training
-begins where the linear baseline ends. For vectors the linear path begins as ridge regression on these features, and its
-prior is centred there. The convolutional path (spatial, then temporal convolution, then
-pooling, after Lawhern et al. 2018 and Song et al. 2024) adds what a linear map cannot do: it is insensitive
-to a response's latency. Each person departs from the shared weights by weights of their own (Defossez 2023).
+begins where the linear baseline ends. For vectors the linear path begins at a closed-form solution (`models.starts`),
+ridge regression or an encoding model's shared space, and its prior is centred there. The convolutional path (spatial,
+then temporal convolution, then pooling, after Lawhern et al. 2018 and Song et al. 2024) adds what a linear map cannot
+do: it is insensitive to a response's latency. Each person departs from the shared weights by weights of their own
+(Defossez 2023).
 """
 
 from __future__ import annotations
@@ -14,18 +15,15 @@ from __future__ import annotations
 import math
 from typing import Final
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from synapse_diffusion.models.base import Decoder, Dropout, Shape
-from synapse_diffusion.models.ridge import PENALTIES, solve_ridge
+from synapse_diffusion.models.base import Decoder, Dropout, Shape, bin_width
+from synapse_diffusion.models.starts import FOLDS, Start
 
 KERNEL_S: Final = 0.12
 POOL_S: Final = 0.064
-LINEAR_RATE_HZ: Final = 32.0
-MAX_LINEAR_FEATURES: Final = 2048
 TEMPORAL_SHRINKAGE: Final = 0.3
 CLIP: Final = 6.0  # standard deviations
 
@@ -37,13 +35,15 @@ class CompactDecoder(Decoder):
     whiten_TT: Tensor
     whiten_FF: Tensor
     start: Tensor
+    start_bias: Tensor
     unit_1: Tensor
+    output_1: Tensor
 
     def __init__(self, shape: Shape, *, components: int = 16, width: int = 32, dropout: float = 0.7) -> None:
-        super().__init__()
+        super().__init__(shape)
         n_sensors, n_times, n_people, sfreq = shape.n_sensors, shape.n_times, shape.n_people, shape.sfreq
         self.n_outputs = n_outputs = shape.n_outputs
-        self.bin = _bin_width(n_sensors, n_times, sfreq)
+        self.bin = bin_width(n_sensors, n_times, sfreq)
         self.pool = min(n_times, max(1, round(POOL_S * sfreq)))
         kernel = 2 * max(1, round(KERNEL_S * sfreq / 2)) + 1
         n_features = n_sensors * (n_times // self.bin)
@@ -52,8 +52,13 @@ class CompactDecoder(Decoder):
         self.register_buffer("whiten_FF", torch.eye(n_features))
         own = n_people if n_people > 1 else 0
         self.linear = nn.Parameter(torch.zeros(1 + own, n_outputs, n_features))
-        self.register_buffer("start", torch.zeros(n_outputs, n_features))
+        # by person; without each fold, and last the mean of those
+        starts = (shape.starts, FOLDS + 1, n_outputs)
+        self.register_buffer("start", torch.zeros(*starts, n_features))
+        self.register_buffer("start_bias", torch.zeros(*starts))
         self.register_buffer("unit_1", torch.ones(1))
+        self.register_buffer("output_1", torch.ones(1))
+        self.gain = nn.Parameter(torch.zeros(n_outputs)) if shape.starts else None
         self.bias = nn.Parameter(torch.zeros(n_outputs))
         self.spatial = nn.Parameter(torch.randn(components, n_sensors) / math.sqrt(n_sensors))
         self.spatial_own = nn.Parameter(torch.zeros(own, components, n_sensors)) if own else None
@@ -61,25 +66,39 @@ class CompactDecoder(Decoder):
         self.dropout = Dropout(dropout)
         self.head = nn.Parameter(torch.zeros(n_outputs, width * (n_times // self.pool)))
 
-    def forward(self, x_BCT: Tensor, person_B: Tensor) -> Tensor:
+    def forward(self, x_BCT: Tensor, person_B: Tensor, fold_B: Tensor | None = None) -> Tensor:
         """Outputs (B, D) for scaled signals (B, C, T) of the people `person_B` (B,)."""
         x_BCT = self.whiten(x_BCT, person_B)
-        out_BD = self.bias + self._linear_path(x_BCT, person_B)
+        out_BD = self._linear_path(x_BCT, person_B, fold_B)
         spatial = self.spatial if self.spatial_own is None else self.spatial + self.spatial_own[person_B]
         hidden = functional.gelu(self.temporal(spatial @ x_BCT))
         pooled = functional.avg_pool1d(hidden, self.pool).flatten(1)
-        result: Tensor = out_BD + self.dropout(pooled) @ self.head.T
+        result: Tensor = out_BD + self.output_1 * (self.bias + self.dropout(pooled) @ self.head.T)
         return result
 
-    def _linear_path(self, x_BCT: Tensor, person_B: Tensor) -> Tensor:
+    def _linear_path(self, x_BCT: Tensor, person_B: Tensor, fold_B: Tensor | None) -> Tensor:
         features = self._binned(x_BCT) @ self.whiten_FF
         weight = self.unit_1 * self.linear
         every: Tensor = (features @ weight.flatten(0, 1).T).reshape(len(features), -1, self.n_outputs)
-        shared = every[:, 0] + features @ self.start.T
+        shared = every[:, 0]
+        if self.gain is not None:
+            shared = shared + self.gain.exp() * self._started(features, person_B, fold_B)
         if self.linear.shape[0] == 1:
             return shared
         rows = torch.arange(len(person_B), device=person_B.device)
         return shared + every[rows, 1 + person_B]
+
+    @torch.no_grad()
+    def _started(self, feature_BF: Tensor, person_B: Tensor, fold_B: Tensor | None) -> Tensor:
+        """What the linear solution says (B, D), in training the one that was fitted without the trial's concept."""
+        person = person_B if len(self.start) > 1 else torch.zeros_like(person_B)
+        row_B = person * (FOLDS + 1) + (FOLDS if fold_B is None else fold_B)
+        start_JDF, bias_JD = self.start.flatten(0, 1), self.start_bias.flatten(0, 1)
+        out_BD = bias_JD[row_B]
+        for row in torch.unique(row_B).tolist():
+            mine = torch.nonzero(row_B == row)[:, 0]
+            out_BD.index_add_(0, mine, (feature_BF[mine] @ start_JDF[row].T).to(out_BD.dtype))
+        return out_BD
 
     def whiten(self, x_BCT: Tensor, person_B: Tensor) -> Tensor:
         """Less the person's mean course, whitened in time, clipped."""
@@ -96,28 +115,30 @@ class CompactDecoder(Decoder):
     def person_tensors(self) -> dict[str, str]:
         """Each person's mean course, and departures from the shared weights."""
         own = {"linear": "zero", "spatial_own": "zero"} if self.spatial_own is not None else {}
-        return {"mean_PCT": "mean", **own}
+        starts = {"start": "mean", "start_bias": "mean"} if len(self.start) > 1 else {}
+        return {"mean_PCT": "mean", **own, **starts}
 
     def linear_features(self, x_BCT: Tensor, person_B: Tensor) -> Tensor:
         """What the linear path sees (B, F)."""
         return self._binned(self.whiten(x_BCT, person_B)) @ self.whiten_FF
 
     @torch.no_grad()
-    def begin_at(self, feature_NF: Tensor, target_ND: Tensor) -> None:
-        """Let the linear path start from ridge regression, the penalty chosen by leave-one-out.
+    def begin_at(self, start: Start) -> None:
+        """Let the linear path start from a closed-form solution.
 
-        What is learned is the departure from it, in units of its weights' root mean square: a step of the optimizer
-        then changes them by a small share, whatever the targets' scale.
+        What is learned is a gain of each output, and the departure from the start in units of its weights' root mean
+        square: a step of the optimizer then changes them by a small share, whatever the targets' scale. The other path
+        is in units of the start's outputs: its features are white, so that these have the weights' length.
         """
-        feature, target = feature_NF.double().cpu().numpy(), target_ND.double().cpu().numpy()
-        fit = solve_ridge(feature, target, np.ones(len(feature)), PENALTIES)
-        self.start.copy_(torch.from_numpy(fit.weight_FD.T))
+        for held, found in ((self.start, start.weight_PJDF), (self.start_bias, start.bias_PJD)):
+            held[:, :FOLDS] = found
+            held[:, FOLDS] = found.mean(1)
         self.unit_1.copy_(self.start.square().mean().sqrt().clamp_min(1e-12))
-        self.bias.copy_(torch.from_numpy(fit.bias_D))
+        self.output_1.copy_(self.start.square().sum(-1).mean().sqrt().clamp_min(1e-12))
 
     def linear_parameters(self) -> list[nn.Parameter]:
         """Those that `linear_penalty` holds, which need no weight decay beside it."""
-        return [self.linear, self.bias]
+        return [self.linear, self.bias, *([] if self.gain is None else [self.gain])]
 
     @torch.no_grad()
     def fit_statistics(self, x_NCT: Tensor, label_N: Tensor, person_N: Tensor) -> None:
@@ -130,13 +151,6 @@ class CompactDecoder(Decoder):
         features = _within_cells(self._binned(self.whiten(x_NCT, person_N)), label_N, person_N)
         covariance = (features.T @ features).double() / len(features)
         self.whiten_FF.copy_(_inverse_root(covariance, _ledoit_wolf(features, covariance)))
-
-
-def _bin_width(n_sensors: int, n_times: int, sfreq: float) -> int:
-    width = max(1, round(sfreq / LINEAR_RATE_HZ))
-    while n_sensors * (n_times // width) > MAX_LINEAR_FEATURES and width < n_times:
-        width += 1
-    return min(width, n_times)
 
 
 def _within_cells(values: Tensor, label_N: Tensor, person_N: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ class EEGNet(Decoder):
     """
 
     def __init__(self, shape: Shape, *, components: int = 2, width: int = 8, dropout: float = 0.5) -> None:
-        super().__init__()
+        super().__init__(shape)
         self.kernel = max(1, min(round(shape.sfreq / 2), shape.n_times))
         self.pool = max(1, round(shape.sfreq / POOLED_HZ))
         pooled = max(1, shape.n_times // self.pool)
@@ -48,7 +48,7 @@ class EEGNet(Decoder):
         self.dropout = Dropout(dropout)
         self.head = nn.Linear(n_filters * (pooled // self.last_pool), shape.n_outputs)
 
-    def forward(self, x_BCT: Tensor, person_B: Tensor) -> Tensor:
+    def forward(self, x_BCT: Tensor, person_B: Tensor, fold_B: Tensor | None = None) -> Tensor:
         """Outputs (B, D)."""
         hidden = self.norm(self.filter(x_BCT, person_B))
         hidden = self.dropout(functional.avg_pool1d(functional.elu(hidden), self.pool))

@@ -42,10 +42,14 @@ class Network(nn.Module):
         return FUSED if len(self.modalities) > 1 else self.modalities[0]
 
     def forward(
-        self, signals: Mapping[str, Tensor], people: Mapping[str, Tensor], present: Mapping[str, Tensor]
+        self,
+        signals: Mapping[str, Tensor],
+        people: Mapping[str, Tensor],
+        present: Mapping[str, Tensor],
+        fold_B: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Outputs (B, D) for signals (B, C, T) by modality; where `present` (B,) is 0 a modality adds nothing."""
-        out = {name: self.decoder(name)(signals[name], people[name]) for name in self.modalities}
+        out = {name: self.decoder(name)(signals[name], people[name], fold_B) for name in self.modalities}
         if len(out) > 1:
             evidence = {name: strengths(out[name], signals[name]) for name in out}
             out[FUSED] = self.fuse({name: out[name] for name in self.modalities}, evidence, present)
@@ -63,9 +67,9 @@ class Network(nn.Module):
     def views(
         self, signals: Mapping[str, Tensor], people: Mapping[str, Tensor], present: Mapping[str, Tensor]
     ) -> list[tuple[Decoder, Tensor, Tensor]]:
-        """Each decoder with the signals and people that it sees."""
+        """Each decoder whose signals are there, with them and the people that it sees."""
         del present
-        return [(self.decoder(name), signals[name], people[name]) for name in self.modalities]
+        return [(self.decoder(name), signals[name], people[name]) for name in self.modalities if name in signals]
 
     def decoder(self, modality: str) -> Decoder:
         """The decoder of one modality."""
@@ -97,11 +101,15 @@ class EarlyNetwork(nn.Module):
         self.joint, self.modalities, self.main = decoder, modalities, FUSED
 
     def forward(
-        self, signals: Mapping[str, Tensor], people: Mapping[str, Tensor], present: Mapping[str, Tensor]
+        self,
+        signals: Mapping[str, Tensor],
+        people: Mapping[str, Tensor],
+        present: Mapping[str, Tensor],
+        fold_B: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """The output (B, D), signals of an absent modality set to zero."""
         [(_, x_BCT, person_B)] = self.views(signals, people, present)
-        return {FUSED: self.joint(x_BCT, person_B)}
+        return {FUSED: self.joint(x_BCT, person_B, fold_B)}
 
     def views(
         self, signals: Mapping[str, Tensor], people: Mapping[str, Tensor], present: Mapping[str, Tensor]

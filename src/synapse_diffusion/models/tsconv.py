@@ -63,7 +63,7 @@ class TSConv(Decoder):
         dropout: float = 0.5,
         projector: str = "linear",
     ) -> None:
-        super().__init__()
+        super().__init__(shape)
         self.person = PersonLayer(shape.n_people, shape.n_sensors)
         self.features = TemporalSpatial(shape.n_sensors, shape.n_times, shape.sfreq, components, width, dropout)
         self.head = make_head(projector, self.features.n_features, shape.n_outputs, dropout)
@@ -72,7 +72,7 @@ class TSConv(Decoder):
         """Each person's layer."""
         return {} if self.person.own_PCC is None else {"person.own_PCC": "zero"}
 
-    def forward(self, x_BCT: Tensor, person_B: Tensor) -> Tensor:
+    def forward(self, x_BCT: Tensor, person_B: Tensor, fold_B: Tensor | None = None) -> Tensor:
         """Outputs (B, D)."""
         result: Tensor = self.head(self.features(self.person(x_BCT, person_B)))
         return result

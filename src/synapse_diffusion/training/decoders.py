@@ -81,7 +81,7 @@ def joined(shapes: Mapping[str, Shape]) -> Shape:
     positions = tuple(row for shape in several for row in shape.positions)
     n_sensors = sum(shape.n_sensors for shape in several)
     first = several[0]
-    return Shape(n_sensors, first.n_times, first.n_outputs, 1, first.sfreq, positions)
+    return Shape(n_sensors, first.n_times, first.n_outputs, 1, first.sfreq, positions, first.starts)
 
 
 def save_learner(learner: Learner, path: Path, group: Group) -> None:

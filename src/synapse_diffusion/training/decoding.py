@@ -19,6 +19,7 @@ from synapse_diffusion.training.data import ScaledEpochs
 from synapse_diffusion.training.decoders import add_person, build_learner, load_learner
 from synapse_diffusion.training.examples import Asked, Batch, chunks, read
 from synapse_diffusion.training.learner import Learner
+from synapse_diffusion.training.objectives import Objective
 from synapse_diffusion.training.precision import best_odds_temperature, best_temperature
 from synapse_diffusion.training.setting import Index, Setting
 
@@ -130,7 +131,7 @@ def load_network(
     names = modalities_of(setting, model)
     target_N = np.concatenate([trained[name] for name in names])
     objective = setting.task.objective(setting.recipe, target_N)
-    learner = build_learner(shapes_of(setting, names, objective.n_outputs), objective, setting.recipe, 1, Group())
+    learner = build_learner(shapes_of(setting, names, objective), objective, setting.recipe, 1, Group())
     load_learner(learner, run.checkpoint(network_name(setting, stage, model, member)))
     if isinstance(learner.network, Network):
         for name in names:
@@ -139,9 +140,17 @@ def load_network(
     return learner.to(device).eval()
 
 
-def shapes_of(setting: Setting, names: Sequence[str], n_outputs: int) -> dict[str, Shape]:
-    """Shapes of these modalities' decoders, for as many outputs as the objective has."""
-    return {name: replace(setting.shapes[name], n_outputs=n_outputs) for name in names}
+def shapes_of(setting: Setting, names: Sequence[str], objective: Objective) -> dict[str, Shape]:
+    """Shapes of these modalities' decoders, for the objective's outputs and the solutions that it begins at."""
+    early = len(names) > 1 and setting.recipe.model.fusion == "early"
+    return {
+        name: replace(
+            setting.shapes[name],
+            n_outputs=objective.n_outputs,
+            starts=min(objective.starts, 1) if early or objective.starts < 2 else setting.shapes[name].n_people,
+        )
+        for name in names
+    }
 
 
 def network_names(setting: Setting) -> tuple[str, ...]:

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from synapse_diffusion.models.base import Decoder, Dropout
 from synapse_diffusion.models.fusion import EarlyNetwork, Network
+from synapse_diffusion.models.starts import FOLDS, Moments, Start, encoding_starts, principal_axes, ridge_start
 from synapse_diffusion.parallel import Group, gather
 from synapse_diffusion.training.examples import Batch
-from synapse_diffusion.training.objectives import Objective
+from synapse_diffusion.training.objectives import Images, Objective
 
 STATISTICS_TRIALS: Final = 6000  # from which what a decoder estimates is fitted
-LINEAR_TRIALS: Final = 20_000  # from which a linear path's start is solved
+LINEAR_TRIALS: Final = 200_000  # of a modality, from which a linear path's start is solved
 
 
 class Learner(nn.Module):
@@ -41,23 +42,29 @@ class Learner(nn.Module):
         """The loss at this share of the steps; without one, all processes' main outputs (B, D)."""
         device = batch.target_B.device.type
         with torch.autocast(device, torch.bfloat16, enabled=self._bfloat16):
-            out = self.network(batch.signals, batch.people, batch.present)
+            fold_B = None if progress is None else self._folds(batch.target_B)
+            out = self.network(batch.signals, batch.people, batch.present, fold_B)
         if progress is None:
             return gather(out[self.network.main].float(), self._group)
         losses = [self.objective(gather(o.float(), self._group), batch.target_B, progress) for o in out.values()]
         return torch.stack(losses).sum() + self._prior * self.network.linear_penalty()
 
+    def _folds(self, target_B: Tensor) -> Tensor | None:
+        """The fold of each trial of this process's share."""
+        fold_B = self.objective.folds(target_B)
+        return None if fold_B is None else fold_B[self._group.share(len(target_B))]
+
     def optimizer(self, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
         """AdamW; no decay where a prior or a meaning holds the weights."""
-        linear = {id(p) for p in self.network.linear_parameters()} | {id(p) for p in self._scales()}
+        linear = {id(p) for p in [*self.network.linear_parameters(), *self._scales()]}
         free = [p for p in self.parameters() if id(p) in linear]
         decayed = [p for p in self.parameters() if id(p) not in linear]
         groups = [{"params": free, "weight_decay": 0.0}, {"params": decayed, "weight_decay": weight_decay}]
         return torch.optim.AdamW(groups, lr=learning_rate)
 
     def _scales(self) -> list[nn.Parameter]:
-        """Temperature, bias, layer weights."""
-        return [p for name, p in self.objective.named_parameters() if p.ndim == 1 and not name.endswith(".bias")]
+        """Temperature, bias, layer weights, the learned map of images."""
+        return list(self.objective.parameters())
 
 
 @torch.no_grad()
@@ -70,14 +77,26 @@ def fit_statistics(network: Network | EarlyNetwork, batch: Batch, cell_N: NDArra
 
 @torch.no_grad()
 def begin(network: Network | EarlyNetwork, batches: Iterable[Batch], objective: Objective) -> None:
-    """Let linear paths begin at ridge regression to the targets' vectors."""
-    targets: list[Tensor] = []
-    features: dict[Decoder, list[Tensor]] = {}
+    """Let linear paths, and the learned map of images, begin at closed-form solutions (`models.starts`)."""
+    shared = objective.space if isinstance(objective, Images) and objective.space.project is not None else None
+    axes_DE = None if shared is None else principal_axes(shared.trained())
+    moments: dict[Decoder, Moments] = {}
     for batch in batches:
-        targets.append(objective.vectors(batch.target_B))
+        fold_B = objective.folds(batch.target_B)
+        assert fold_B is not None
         for decoder, x_BCT, person_B in network.views(batch.signals, batch.people, batch.present):
-            seen = decoder.linear_features(x_BCT, person_B)
-            if seen is not None:
-                features.setdefault(decoder, []).append(seen)
-    for decoder, seen_by_batch in features.items():
-        decoder.begin_at(torch.cat(seen_by_batch), torch.cat(targets))
+            feature_BF = decoder.linear_features(x_BCT, person_B).double()
+            found = moments.setdefault(decoder, Moments())
+            if axes_DE is not None and shared is not None:
+                found.add(shared.joined(batch.target_B).double() @ axes_DE.to(feature_BF), feature_BF, person_B, fold_B)
+            else:
+                target_BD = objective.vectors(batch.target_B).double()
+                found.add(feature_BF, target_BD, torch.zeros_like(person_B), fold_B)
+    starts: dict[Decoder, Start]
+    if axes_DE is not None and shared is not None and shared.project is not None:
+        image_ER, starts = encoding_starts(moments, FOLDS, shared.n_outputs)
+        shared.project.begin_at((axes_DE @ image_ER).T)
+    else:
+        starts = {decoder: ridge_start(found, FOLDS) for decoder, found in moments.items()}
+    for decoder, start in starts.items():
+        decoder.begin_at(start)

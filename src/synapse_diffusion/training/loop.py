@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -15,10 +15,11 @@ from torch import Tensor
 
 from synapse_diffusion.config import ExecutionSettings, TrainSettings
 from synapse_diffusion.errors import RunError, StoppedError
+from synapse_diffusion.models.fusion import Network
 from synapse_diffusion.parallel import Group, wrap
 from synapse_diffusion.training.checkpoint import Kept, State
 from synapse_diffusion.training.data import ScaledEpochs
-from synapse_diffusion.training.examples import Asked, Examples, chunks, read
+from synapse_diffusion.training.examples import Asked, Batch, Examples, chunks, read
 from synapse_diffusion.training.feeding import Feed, batch_size
 from synapse_diffusion.training.learner import LINEAR_TRIALS, STATISTICS_TRIALS, Learner, begin, fit_statistics
 from synapse_diffusion.training.objectives import Images, Judged, Questions
@@ -104,8 +105,17 @@ def _begin(learner: Learner, course: Course, cell_of: Callable[[str], NDArray[np
     name, pick = next(iter(asked.picks.items()))
     fit_statistics(learner.network, read(asked, course.data), cell_of(name)[pick.rows])
     if isinstance(learner.objective, Images | Questions):
-        asked = _some(course.training, LINEAR_TRIALS, rng)
-        begin(learner.network, (read(asked.part(at), course.data) for at in chunks(len(asked))), learner.objective)
+        begin(learner.network, _all_batches(learner, course, rng), learner.objective)
+
+
+def _all_batches(learner: Learner, course: Course, rng: np.random.Generator) -> Iterator[Batch]:
+    """Training trials from which linear paths are solved: of each modality by itself, or of early fusion pairs."""
+    every = course.training
+    alone = isinstance(learner.network, Network)
+    parts = [{name: trials} for name, trials in every.trials.items()] if alone else [every.trials]
+    for trials in parts:
+        asked = _some(Examples(trials, every.target_I), LINEAR_TRIALS, rng)
+        yield from (read(asked.part(at), course.data) for at in chunks(len(asked)))
 
 
 def _some(examples: Examples, n: int, rng: np.random.Generator) -> Asked:

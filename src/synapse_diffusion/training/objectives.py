@@ -27,6 +27,7 @@ from synapse_diffusion.losses import (
     squared_loss,
 )
 
+CONTRASTIVE: Final = ("info_nce", "siglip")
 SIGLIP_BIAS: Final = -10.0
 COSINE_TEMPERATURES: Final = tuple(2.0 ** (-k / 2) for k in range(4, 15))  # 0.25 .. 0.008
 
@@ -45,6 +46,18 @@ class Objective(nn.Module):
     n_outputs: int
     unit = False
     """Are outputs directions?"""
+    starts = 0
+    """Closed-form solutions that linear paths begin at: none, one for all people, or (2) one of each."""
+    fold_U: Tensor | None
+
+    def __init__(self, fold_U: Tensor | None = None) -> None:
+        """`fold_U`: of each target's concept."""
+        super().__init__()
+        self.register_buffer("fold_U", fold_U, persistent=False)
+
+    def folds(self, target_B: Tensor) -> Tensor | None:
+        """The folds (B,) of targets' concepts, where there are linear solutions to begin at."""
+        return None if self.fold_U is None else self.fold_U[target_B]
 
     def forward(self, out_BD: Tensor, target_B: Tensor, progress: float) -> Tensor:
         """Mean loss in nats; `progress` is the share of the steps that are done."""
@@ -102,9 +115,10 @@ class Questions(Objective):
 
     answer_UQ: Tensor
     weight_2Q: Tensor
+    starts = 1
 
-    def __init__(self, answer_UQ: Tensor, target_N: Tensor) -> None:
-        super().__init__()
+    def __init__(self, answer_UQ: Tensor, target_N: Tensor, fold_U: Tensor) -> None:
+        super().__init__(fold_U)
         self.n_outputs = answer_UQ.shape[1]
         self.register_buffer("answer_UQ", answer_UQ.float(), persistent=False)
         self.register_buffer("weight_2Q", answer_weights(answer_UQ[target_N]))
@@ -137,11 +151,12 @@ class Images(Objective):
 
     unit = True
 
-    def __init__(self, space: TargetSpace, settings: LossSettings) -> None:
-        super().__init__()
+    def __init__(self, space: TargetSpace, settings: LossSettings, fold_U: Tensor) -> None:
+        super().__init__(fold_U)
+        self.starts = 1 if space.project is None else 2
         self.space, self._settings = space, settings
         self.n_outputs = space.n_outputs
-        contrastive = settings.name in ("info_nce", "siglip")
+        contrastive = settings.name in CONTRASTIVE
         self.temperature = Temperature(settings.temperature) if contrastive else None
         self.bias_1 = nn.Parameter(torch.tensor([SIGLIP_BIAS])) if settings.name == "siglip" else None
 
@@ -194,6 +209,7 @@ class TargetSpace(nn.Module):
     def __init__(self, vectors: Sequence[Tensor], trained_U: Tensor, settings: TargetSettings) -> None:
         """`vectors`: (U, D) of each layer; `trained_U`: rows of training images, on which scaling is fitted."""
         super().__init__()
+        self._trained_U = trained_U
         widths = []
         for k, table_UD in enumerate(vectors):
             trained_ND = table_UD[trained_U].double()
@@ -205,11 +221,22 @@ class TargetSpace(nn.Module):
             widths.append(scale.shape[-1])
         learned = settings.weights == "learned" and len(vectors) > 1
         self.log_weight_L = nn.Parameter(torch.zeros(len(vectors))) if learned else None
-        self.project = nn.Linear(sum(widths), settings.projection, bias=False) if settings.projection else None
-        self.n_layers, self.n_outputs = len(vectors), settings.projection or sum(widths)
+        projection = min(settings.projection, sum(widths))
+        self.project = Projection(sum(widths), projection) if projection else None
+        self.n_layers, self.n_outputs = len(vectors), projection or sum(widths)
 
     def forward(self, target_B: Tensor) -> Tensor:
         """Vectors (B, D) of rows of the table."""
+        joined_BE = self.joined(target_B)
+        mapped: Tensor = joined_BE if self.project is None else self.project(joined_BE)
+        return mapped
+
+    def trained(self) -> Tensor:
+        """All training images' vectors (N, E), before the learned map."""
+        return self.joined(self._trained_U.to(self.get_buffer("mean0").device))
+
+    def joined(self, target_B: Tensor) -> Tensor:
+        """Layers side by side (B, E), before the learned map."""
         share_L = torch.full((self.n_layers,), 1.0 / self.n_layers, device=target_B.device)
         if self.log_weight_L is not None:
             share_L = torch.softmax(self.log_weight_L, 0)
@@ -217,9 +244,29 @@ class TargetSpace(nn.Module):
         for k, share in enumerate(share_L):
             centred_BD = self.get_buffer(f"vectors{k}")[target_B] - self.get_buffer(f"mean{k}")
             layers.append(_scaled(centred_BD, self.get_buffer(f"scale{k}")) * share.sqrt())
-        joined = torch.cat(layers, 1)
-        mapped: Tensor = joined if self.project is None else self.project(joined)
-        return mapped
+        return torch.cat(layers, 1)
+
+
+class Projection(nn.Module):
+    """A learned linear map of image vectors (B, E) to (B, D): where it begins, plus a departure in units of that."""
+
+    begin_DE: Tensor
+    unit_1: Tensor
+
+    def __init__(self, n_inputs: int, n_outputs: int) -> None:
+        super().__init__()
+        self.register_buffer("begin_DE", torch.randn(n_outputs, n_inputs) / n_inputs**0.5)
+        self.register_buffer("unit_1", torch.full((1,), n_inputs**-0.5))
+        self.departure_DE = nn.Parameter(torch.zeros(n_outputs, n_inputs))
+
+    def begin_at(self, weight_DE: Tensor) -> None:
+        """Begin elsewhere than at random."""
+        self.begin_DE.copy_(weight_DE)
+        self.unit_1.copy_(weight_DE.square().mean().sqrt().clamp_min(1e-12))
+
+    def forward(self, vector_BE: Tensor) -> Tensor:
+        """Mapped vectors (B, D)."""
+        return functional.linear(vector_BE, self.begin_DE + self.unit_1 * self.departure_DE)
 
 
 def _scaled(centred_BD: Tensor, scale: Tensor) -> Tensor:

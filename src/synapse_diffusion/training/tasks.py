@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from synapse_diffusion.bids import read_concepts
 from synapse_diffusion.config import LabelSettings, Recipe
 from synapse_diffusion.errors import DataError, SettingsError, StoreError
+from synapse_diffusion.models.starts import folds_of
 from synapse_diffusion.store.embeddings import EmbeddingTable, open_embeddings, read_embeddings_manifest
-from synapse_diffusion.training.objectives import Classes, Images, Objective, Questions, TargetSpace
+from synapse_diffusion.training.objectives import CONTRASTIVE, Classes, Images, Objective, Questions, TargetSpace
 from synapse_diffusion.training.sources import Source, Sources
 from synapse_diffusion.types import NOT_AVAILABLE
 
@@ -42,16 +43,22 @@ class Task:
     answers: NDArray[np.bool_] | None = None
     """(U, Q)"""
     table: EmbeddingTable | None = None
+    concepts: tuple[str, ...] = ()
+    """Of each row of `answers` or `table`."""
 
     def objective(self, recipe: Recipe, target_N: Array) -> Objective:
         """What is learned from training trials with these targets."""
         seen = torch.from_numpy(target_N)
         if self.answers is not None:
-            return Questions(torch.from_numpy(self.answers), seen)
+            return Questions(torch.from_numpy(self.answers), seen, torch.from_numpy(folds_of(self.concepts)))
         if self.table is None:
             return Classes(seen, len(self.names), recipe.train.label_smoothing)
         vectors = [torch.from_numpy(self.table.vectors[name]) for name in self.names]
-        return Images(TargetSpace(vectors, torch.unique(seen), recipe.target), recipe.loss)
+        settings = recipe.target
+        if recipe.loss.name not in CONTRASTIVE:  # a learned map would bring all images to one place
+            settings = settings.model_copy(update={"projection": 0})
+        space = TargetSpace(vectors, torch.unique(seen), settings)
+        return Images(space, recipe.loss, torch.from_numpy(folds_of(self.concepts)))
 
     def units(self, source: Source, modality: str, rows: Array) -> NDArray[np.str_]:
         """What is exchanged and drawn again: images for retrieval, else concepts."""
@@ -76,7 +83,7 @@ def make_task(recipe: Recipe, sources: Sources) -> Task:
         for modality, source in sources.of.items():
             target = np.asarray(source.trials["image_id"].map(row_of).fillna(-1), dtype=np.int64)
             of[modality] = Targets(target, np.where(target >= 0, 0, -1))
-        return Task(kind, tuple(table.vectors), of, table=table)
+        return Task(kind, tuple(table.vectors), of, table=table, concepts=tuple(table.rows["concept"]))
     if kind == "questions":
         return _questions(recipe, sources)
     every = {m: label_trials(s.trials, recipe.labels, concept_folder(recipe)) for m, s in sources.of.items()}
@@ -105,7 +112,7 @@ def _questions(recipe: Recipe, sources: Sources) -> Task:
         target = np.asarray(concept.map(row_of).fillna(-1), dtype=np.int64)
         stratum = np.where(target >= 0, rarest[target], -1)
         of[modality] = Targets(target, merge_rare(stratum, concept.to_numpy(dtype=str), len(names)))
-    return Task("questions", tuple(names), of, answers=answers)
+    return Task("questions", tuple(names), of, answers=answers, concepts=tuple(table.concepts))
 
 
 def merge_rare(stratum_N: Array, concept_N: NDArray[np.str_], rest: int, fewest: int = 8) -> Array:
