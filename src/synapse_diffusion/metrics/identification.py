@@ -60,6 +60,15 @@ def distance_table(recon: Floats, true_KD: Floats) -> Array:
     return np.asarray(np.mean([1 - correlations(sample, true_KD) for sample in samples_of(recon)], axis=0))
 
 
+def squared_table(recon: Floats, true_KD: Floats) -> Array:
+    """Squared Euclidean distance (K, K) of every reconstruction from every true picture: LPIPS, of features of LPIPS."""
+    tables = []
+    for sample in samples_of(recon):
+        a, b = np.asarray(sample, dtype=np.float64), np.asarray(true_KD, dtype=np.float64)
+        tables.append(np.square(a).sum(1)[:, None] + np.square(b).sum(1) - 2 * a @ b.T)
+    return np.asarray(np.maximum(np.mean(tables, axis=0), 0))
+
+
 def two_way_table(recon: Floats, true_KD: Floats) -> Array:
     """Two-way identification (K, K): the share of the other true pictures that correlate less with a reconstruction.
 
