@@ -29,7 +29,9 @@ from synapse_diffusion.metrics import (
 from synapse_diffusion.metrics.pictures import mean_colour, pixcorr, pixcorr_table, resized, ssim, ssim_table
 
 Array = NDArray[np.float64]
-GOLDEN_SSIM = 0.84146970  # scikit-image 0.26.0: structural_similarity(rgb2gray(a), rgb2gray(b), ...) with the field's arguments
+GOLDEN_SSIM = (
+    0.84146970  # scikit-image 0.26.0: structural_similarity(rgb2gray(a), rgb2gray(b), ...) with the field's arguments
+)
 DRAWS: dict[str, Any] = {"permutations": 200, "bootstrap": 200}
 
 
@@ -87,6 +89,8 @@ def test_ssim_of_known_cases() -> None:
         ssim(white * 255 * torch.tensor([0.0, 1.0, 1.0]).reshape(1, 3, 1, 1), white)
     with pytest.raises(ValueError, match=r"0\.\.1"):
         ssim(white * torch.nan, white)
+    with pytest.raises(ValueError, match="not of pictures"):
+        ssim(white, torch.cat([white, black]))
 
 
 def test_pixcorr_is_pearson_of_the_resized_pictures() -> None:
@@ -134,7 +138,11 @@ def test_two_way_is_that_of_the_published_code() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    n=st.integers(2, 8), d=st.integers(2, 4), seed=st.integers(0, 999), levels=st.integers(1, 3), groups=st.integers(1, 3)
+    n=st.integers(2, 8),
+    d=st.integers(2, 4),
+    seed=st.integers(0, 999),
+    levels=st.integers(1, 3),
+    groups=st.integers(1, 3),
 )
 def test_pictures_that_know_nothing_are_at_one_half(n: int, d: int, seed: int, levels: int, groups: int) -> None:
     """Over all ways to deal any pictures to targets, and for one picture given to all: exactly, ties and all."""
@@ -198,6 +206,9 @@ def test_knowing_the_category_alone_is_chance_within_it() -> None:
         table_score("two_way_within", table, np.arange(36), **DRAWS, rng=rng)
     alone = two_way_within(recon[[0, 1, 6]], true[[0, 1, 6]], category[[0, 1, 6]])
     assert alone[1].tolist() == [True, True, False]
+    nobody, _ = two_way_within(recon[::6], true[::6], category[::6])
+    with pytest.raises(ValueError, match="alone in its category"):
+        table_score("two_way_within", nobody, np.arange(0), **DRAWS, rng=rng)
 
 
 def test_distance_is_one_minus_correlation() -> None:
@@ -254,7 +265,8 @@ def test_mean_colour_is_correlated_over_pictures() -> None:
     expected = np.mean([np.corrcoef(colour[:, c], other[:, c])[0, 1] for c in range(3)])
     score = colour_score(other, colour, np.arange(30), **DRAWS, rng=rng)
     assert score.value == pytest.approx(expected)
-    assert (score.p, score.chance) == (pytest.approx(1 / 201), 0.0)
+    assert score.p == pytest.approx(1 / 201)
+    assert score.chance == 0.0
     assert score.low < score.value < score.high
     flat = colour_score(np.full((30, 3), 0.4), colour, np.arange(30), **DRAWS, rng=rng)
     assert (flat.value, flat.p) == (0.0, 1.0)

@@ -1,4 +1,4 @@
-"""Images <-> latents, in which generators work: pixels, a tiny autoencoder, or any of diffusers (whose only door this is)."""
+"""Images <-> latents, in which generators work: pixels, a tiny autoencoder, or diffusers' (whose only door this is)."""
 
 from __future__ import annotations
 
@@ -76,9 +76,9 @@ def build_autoencoder(
     """The autoencoder of this kind.
 
     `none`: pixels, as -1..1. `taesd`: `weights` is `FOLDER/taef2`, say, for `FOLDER/taef2_encoder.safetensors` and
-    `..._decoder.safetensors`. `diffusers`: AutoencoderKL or AutoencoderTiny (the VAEs of Stable Diffusion, SDXL, FLUX) as
-    a folder of `save_pretrained` or a name on huggingface.co (`OWNER/NAME`, `OWNER/NAME/vae`); a pipeline's folder is
-    asked for its `vae`. Weights in safetensors only.
+    `..._decoder.safetensors`. `diffusers`: AutoencoderKL or AutoencoderTiny (the VAEs of Stable Diffusion, SDXL, FLUX)
+    as a folder of `save_pretrained` or a name on huggingface.co (`OWNER/NAME`, `OWNER/NAME/vae`); a pipeline's folder
+    is asked for its `vae`. Weights in safetensors only.
 
     Raises `MissingError` (package, files, network), `DataError` (damaged, or another network), `SettingsError`.
     """
@@ -127,7 +127,7 @@ def _diffusers(weights: str, device: torch.device, precision: Precision) -> Auto
 
 
 def _wrapped(model: Any, weights: str, device: torch.device, precision: Precision) -> Autoencoder:
-    """Latents as diffusers' pipelines scale them: (z - shift) scale, or (z - mean) scale / std where those are given."""
+    """Latents as diffusers' pipelines scale them: (z - shift) scale; (z - mean) scale / std where those are given."""
     config = model.config
     kl = type(model).__name__ == "AutoencoderKL"
     shift, scale = float(config.get("shift_factor") or 0.0), float(config.get("scaling_factor") or 1.0)

@@ -1,6 +1,6 @@
 """The columns of a table of reconstructions: which network's features each is of, or why it is missing.
 
-A column is named by the literature (AlexNet-2, Inception, ...) only where the network and the layer are the published ones.
+A column bears the literature's name (AlexNet-2, Inception, ...) only where network and layer are the published ones.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def build_columns(
 def features(
     columns: Sequence[Column | Missing], images: torch.Tensor, batch: int = 32
 ) -> dict[str, NDArray[np.float32]]:
-    """Features (K, D) of each column that there is, of images (K, 3, H, W) in 0..1; of samples (K, S, 3, H, W) (K, S, D).
+    """Features (K, D) by column, of images (K, 3, H, W) in 0..1; (K, S, D) of samples (K, S, 3, H, W).
 
     Each network is asked once for all its columns, `batch` pictures at a time.
     """
@@ -129,7 +129,7 @@ def features(
             of_encoder.setdefault(id(column.encoder), []).append(column)
     found: dict[str, NDArray[np.float32]] = {}
     for group in of_encoder.values():
-        parts = [group[0].encoder.encode(part_B3HW) for part_B3HW in flat_N3HW.split(batch)]
+        parts = [group[0].encoder.encode(part_B3HW) for part_B3HW in torch.split(flat_N3HW, batch)]
         for column in group:
             vectors_ND = torch.cat([part[column.layer].cpu() for part in parts]).numpy()
             found[column.name] = vectors_ND.reshape(*images.shape[:-3], -1)

@@ -1,9 +1,9 @@
 """Networks that the field compares pictures with, from torchvision and dreamsim, whose only door this is.
 
-Weights are the published files, in a folder of the user's or in torch hub's cache; nothing is downloaded here. Sizes and
-layers are those of MindEye's evaluation (Scotti et al. 2023, https://github.com/MedARC-AI/fMRI-reconstruction-NSD): whole
-pictures, resized and not cropped. Its "AlexNet-2" and "AlexNet-5" are modules 4 and 11 of `features`: the second and the
-fifth convolution after their ReLU and before pooling, as in Ozcelik & VanRullen 2023.
+Weights are the published files, in a folder of the user's or in torch hub's cache; nothing is downloaded here. Sizes
+and layers are those of MindEye's evaluation (Scotti et al. 2023, https://github.com/MedARC-AI/fMRI-reconstruction-NSD):
+whole pictures, resized and not cropped. Its "AlexNet-2" and "AlexNet-5" are modules 4 and 11 of `features`, which are
+the second and the fifth convolution after their ReLU and before pooling, as in Ozcelik & VanRullen 2023.
 """
 
 from __future__ import annotations
@@ -46,8 +46,6 @@ class Network:
     layers: Mapping[str, str]
     """Our names, and the modules whose output they are."""
     resample: int = BILINEAR
-    mean: tuple[float, ...] = MEAN
-    std: tuple[float, ...] = STD
     options: Mapping[str, Any] = field(default_factory=dict)
     spare: tuple[str, ...] = ()
     """Beginnings of weights that the file lacks, in layers after ours."""
@@ -61,15 +59,14 @@ INCEPTION: Final = Network(
 EFFICIENTNET: Final = Network("efficientnet_b1", "efficientnet_b1-c27df63c.pth", 255, {"avgpool": "avgpool"})
 SWAV: Final = Network("resnet50", "swav_800ep_pretrain.pth.tar", 224, {"avgpool": "avgpool"}, spare=("fc.",))
 VIT_H: Final = Network(
-    "vit_h_14", "vit_h_14_swag-80465313.pth", 518, {"logits": "heads"}, BICUBIC, (0.5,) * 3, (0.5,) * 3,
-    {"image_size": 518},
-)  # fmt: skip
+    "vit_h_14", "vit_h_14_swag-80465313.pth", 518, {"logits": "heads"}, BICUBIC, options={"image_size": 518}
+)
 
 
 def build_torchvision(network: Network, folder: Path | None, device: torch.device) -> Tower:
     """A network with its published weights. Raises `MissingError` (torchvision, file), `DataError` (other weights)."""
     model, state = _loaded(network, folder, device)
-    mean, std = (torch.tensor(value, device=device)[:, None, None] for value in (network.mean, network.std))
+    mean, std = (torch.tensor(value, device=device)[:, None, None] for value in (MEAN, STD))
     catch = _Catch(model, network.layers)
 
     def forward(images_B3HW: torch.Tensor, layers: Sequence[str], token: str) -> dict[str, torch.Tensor]:
@@ -77,7 +74,7 @@ def build_torchvision(network: Network, folder: Path | None, device: torch.devic
         return {layer: found[layer].flatten(1) for layer in layers}
 
     preparation = Preparation((network.side, network.side), None, network.resample)
-    digest = state_digest(state, network.builder, network.mean, network.std, preparation)
+    digest = state_digest(state, network.builder, MEAN, STD, preparation)
     name = network.file.split(".")[0]
     return Tower(name, preparation, tuple(network.layers), tuple(network.layers), digest, forward)
 
@@ -117,7 +114,9 @@ def build_dreamsim(folder: Path | None, device: torch.device) -> Tower:
         raise MissingError("DreamSim needs the package dreamsim: pip install 'synapse-diffusion[perceptual]'")
     lacking = [name for name in DREAMSIM_FILES if folder is None or not (folder / name).exists()]
     if lacking:
-        raise MissingError(f"DreamSim's weights are not there ({lacking[0]}); unpack its ensemble checkpoint in {folder}")
+        raise MissingError(
+            f"{(folder or Path()) / lacking[0]}: no such file; unpack DreamSim's ensemble checkpoint there"
+        )
     try:
         from dreamsim import dreamsim
 
@@ -154,7 +153,9 @@ class _Catch:
         return self.found
 
 
-def _loaded(network: Network, folder: Path | None, device: torch.device) -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:
+def _loaded(
+    network: Network, folder: Path | None, device: torch.device
+) -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:
     """The network with its weights, and those."""
     if importlib.util.find_spec("torchvision") is None:
         raise MissingError(f"{network.builder} needs torchvision: pip install 'synapse-diffusion[perceptual]'")
@@ -166,13 +167,12 @@ def _loaded(network: Network, folder: Path | None, device: torch.device) -> tupl
     except Exception as error:  # a torchvision that was built for another torch fails in many ways
         raise MissingError(f"torchvision cannot be used ({_line(error)}); install the one for your torch") from None
     given = {key.removeprefix("module."): tensor for key, tensor in _read(path).items()}
-    state = model.state_dict()
-    for key, tensor in state.items():
-        if not key.startswith(network.spare or ("/",)):
-            shape = tuple(given[key].shape) if key in given else None
-            if shape != tuple(tensor.shape):
-                raise DataError(f"{path}: {key} has shape {shape}, expected {tuple(tensor.shape)}; fetch {network.file}")
-    state = {key: given[key] for key in state if not key.startswith(network.spare or ("/",))}
+    needed = {key: tuple(t.shape) for key, t in model.state_dict().items() if not key.startswith(network.spare)}
+    for key, expected in needed.items():
+        shape = tuple(given[key].shape) if key in given else None
+        if shape != expected:
+            raise DataError(f"{path}: {key} has shape {shape}, expected {expected}; fetch {network.file}")
+    state = {key: given[key] for key in needed}
     model.load_state_dict(state, strict=False)
     return model.eval().requires_grad_(False).to(device), state
 
@@ -180,12 +180,12 @@ def _loaded(network: Network, folder: Path | None, device: torch.device) -> tupl
 def _lpips_weights(folder: Path | None) -> list[torch.Tensor]:
     """Five (1, D, 1, 1), none below 0."""
     spec = importlib.util.find_spec("lpips")
-    package = [Path(place) / "weights/v0.1" for place in (spec.submodule_search_locations or ()) if spec] if spec else []
-    path = next((place / "alex.pth" for place in package if (place / "alex.pth").is_file()), None)
-    state = _read(path or _found("alex.pth", folder))
+    installed = [Path(place) / "weights/v0.1/alex.pth" for place in (spec and spec.submodule_search_locations) or ()]
+    path = next((place for place in installed if place.is_file()), None) or _found("alex.pth", folder)
+    state = _read(path)
     linear = [state.get(f"lin{k}.model.1.weight", torch.empty(0)).float() for k in range(len(LPIPS_MODULES))]
     if any(tensor.ndim != 4 or bool((tensor < 0).any()) for tensor in linear):
-        raise DataError(f"{path or folder}: alex.pth does not hold LPIPS 0.1; install the package lpips")
+        raise DataError(f"{path}: does not hold LPIPS 0.1's five linear weights; install the package lpips")
     return linear
 
 

@@ -1,8 +1,8 @@
 """Tiny autoencoders of the TAESD family (Bohan, https://github.com/madebyollin/taesd): images in 0..1 <-> latents.
 
-One plan for all: TAESD and TAESDXL (4 channels), TAESD3 and TAEF1 (16), TAEF2 (32, with a residual of 256 channels in the
-blocks beside the latent). Numbers of channels and the residuals are read from the files' shapes. Every convolution is
-3 x 3 with padding 1, 8 pixels a side become one latent.
+One plan for all: TAESD and TAESDXL (4 channels), TAESD3 and TAEF1 (16), TAEF2 (32, with a residual of 256 channels in
+the blocks beside the latent). Numbers of channels and the residuals are read from the files' shapes. Every convolution
+is 3 x 3 with padding 1, 8 pixels a side become one latent.
 """
 
 from __future__ import annotations

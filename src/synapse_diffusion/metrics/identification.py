@@ -47,7 +47,7 @@ def correlations(recon_KD: Floats, true_JD: Floats) -> Array:
 
 
 def feature_distance(recon: Floats, true_KD: Floats) -> Array:
-    """1 - correlation (K,) of features with the true picture's: "SwAV" and "EffNet" of the field's tables, lower is better.
+    """1 - correlation (K,) of features with the true picture's, lower is better: the field's "SwAV" and "EffNet".
 
     Ozcelik & VanRullen 2023 (`scipy.spatial.distance.correlation`), of average-pooled features.
     """
@@ -61,7 +61,7 @@ def distance_table(recon: Floats, true_KD: Floats) -> Array:
 
 
 def squared_table(recon: Floats, true_KD: Floats) -> Array:
-    """Squared Euclidean distance (K, K) of every reconstruction from every true picture: LPIPS, of features of LPIPS."""
+    """Squared distance (K, K) of every reconstruction from every true picture; of LPIPS' features it is LPIPS."""
     tables = []
     for sample in samples_of(recon):
         a, b = np.asarray(sample, dtype=np.float64), np.asarray(true_KD, dtype=np.float64)
@@ -83,10 +83,10 @@ def two_way_table(recon: Floats, true_KD: Floats) -> Array:
 
 
 def two_way_within(recon: Floats, true_KD: Floats, category_K: NDArray[Any]) -> tuple[Array, NDArray[np.bool_]]:
-    """Two-way identification among pictures of the same category: (J, J) of the J pictures that have another, and which (K,).
+    """Two-way identification within categories: (J, J) of the J pictures whose category has another, and which (K,).
 
-    What a reconstruction knows beyond the category. Pictures alone in their category are left out. Entry (k, j) is only
-    meaningful where both have one category (elsewhere NaN), so permutations deal within categories (`exchange`).
+    What a reconstruction knows beyond the category. Pictures alone in their category are left out. Entries of different
+    categories are NaN: permutations deal within categories (`exchange_K` of `table_score`).
     """
     _, of_K, count = np.unique(category_K, return_inverse=True, return_counts=True)
     kept_K = count[of_K] > 1
@@ -102,9 +102,9 @@ def n_way_table(logits: Floats, class_K: Index, n: int, top: int = 1) -> Array:
     """n-way top-k classification (K, K): the chance that a reconstruction's own class is among the best `top` of `n`.
 
     Chen et al. 2023 (MinD-Vis, https://arxiv.org/abs/2211.06956, section 4): a classifier's logits (K, C) or (K, S, C)
-    of the reconstruction; the class of the true picture (its own largest logit) is compared with n - 1 drawn from
-    the other C - 1. They draw 1,000 times; this is the mean of all draws: with b classes ahead, the number of these among
-    n - 1 is hypergeometric, and must be under `top`. Equal logits stand in random order.
+    of the reconstruction; the class of the true picture (its own largest logit) is compared with n - 1 drawn from the
+    other C - 1. They draw 1,000 times; this is the mean of all draws: with b classes ahead, the number of these among
+    the n - 1 is hypergeometric, and must be under `top`. Equal logits stand in random order.
     """
     n_classes = logits.shape[-1]
     if not 1 <= top < n <= n_classes:
@@ -146,12 +146,15 @@ def table_score(
     """Mean of a table's diagonal, beside what exchanging reconstructions gives.
 
     `chance` is the mean over all ways to deal the reconstructions to the pictures (within equal `exchange_K`, where
-    given), which is exact: one half for two-way, and for low-level measures the floor that their pictures' common
-    look gives. p: share of random deals that are as good, pictures exchanged whole, since pairs share pictures and a binomial
-    test of pairs would be wrong. The 95 % interval draws units (pictures, or concepts) with replacement; the gallery
-    stays.
+    given), which is exact: one half for two-way, and for low-level measures the floor that the pictures' common look
+    gives. p: share of random deals that are as good; whole pictures are exchanged, since pairs share pictures and a
+    binomial test of pairs would be wrong. The 95 % interval draws units (pictures, or concepts) with replacement; the
+    gallery stays. Two conditions are compared by `paired_difference` of their tables' diagonals. Raises `ValueError`
+    for NaN, and for a table of no pictures.
     """
     own_K = np.diagonal(table_KK)
+    if not len(own_K):
+        raise ValueError(f"{metric}: no pictures (is each alone in its category?)")
     group_K = np.zeros(len(own_K), int) if exchange_K is None else np.unique(exchange_K, return_inverse=True)[1]
     groups = [np.flatnonzero(group_K == g) for g in range(group_K.max() + 1)]
     if any(np.isnan(table_KK[np.ix_(at, at)]).any() for at in groups):

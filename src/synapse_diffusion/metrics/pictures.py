@@ -33,14 +33,24 @@ def pixcorr(recon: Pictures, true_K3HW: Pictures, size: int | None = SIZE) -> Ar
     As Ozcelik & VanRullen 2023 (https://doi.org/10.1038/s41598-023-42891-8): resized to 425 x 425 first; `size` is
     another side, or `None` for as they are. A picture of one value has correlation 0.
     """
-    true_KD = _rows(true_K3HW, size)
-    return _mean_of_samples(recon, lambda sample: (_rows(sample, size) * true_KD).sum(1))
+    true = _checked(true_K3HW)
+
+    def values(sample: torch.Tensor) -> Array:
+        pairs = zip(torch.split(sample, BLOCK), torch.split(true, BLOCK), strict=True)
+        return np.concatenate([np.einsum("kd,kd->k", _rows(a, size), _rows(b, size)) for a, b in pairs])
+
+    return _mean_of_samples(recon, true, values)
 
 
 def pixcorr_table(recon: Pictures, true_K3HW: Pictures, size: int | None = SIZE) -> Array:
     """PixCorr (K, K) of every reconstruction with every true picture."""
-    true_KD = _rows(true_K3HW, size)
-    return _mean_of_samples(recon, lambda sample: _rows(sample, size) @ true_KD.T)
+    true = _checked(true_K3HW)
+    true_KD = np.concatenate([_rows(block, size) for block in torch.split(true, BLOCK)])
+
+    def values(sample: torch.Tensor) -> Array:
+        return np.concatenate([_rows(block, size) @ true_KD.T for block in torch.split(sample, BLOCK)])
+
+    return _mean_of_samples(recon, true, values)
 
 
 def ssim(recon: Pictures, true_K3HW: Pictures, size: int | None = SIZE) -> Array:
@@ -52,29 +62,30 @@ def ssim(recon: Pictures, true_K3HW: Pictures, size: int | None = SIZE) -> Array
     `skimage.metrics.structural_similarity(rgb2gray(a), rgb2gray(b), gaussian_weights=True, sigma=1.5,
     use_sample_covariance=False, data_range=1.0)`.
     """
-    true_KHW = luminance(resized(true_K3HW, size))
+    true = _checked(true_K3HW)
 
     def values(sample: torch.Tensor) -> Array:
-        light_KHW = luminance(resized(sample, size))
-        blocks = zip(light_KHW.split(BLOCK), true_KHW.split(BLOCK), strict=True)
-        return torch.cat([_ssim_of_moments(a, b, _moments(a), _moments(b)) for a, b in blocks]).cpu().numpy()
+        pairs = zip(torch.split(sample, BLOCK), torch.split(true, BLOCK), strict=True)
+        lights = ((_light(a, size), _light(b, size)) for a, b in pairs)
+        return torch.cat([_similarity(a, b, _moments(a), _moments(b)) for a, b in lights]).cpu().numpy()
 
-    return _mean_of_samples(recon, values)
+    return _mean_of_samples(recon, true, values)
 
 
 def ssim_table(recon: Pictures, true_K3HW: Pictures, size: int | None = SIZE) -> Array:
     """SSIM (K, K) of every reconstruction with every true picture: K^2 pairs, so a GPU or a small `size` is welcome."""
-    true_KHW = luminance(resized(true_K3HW, size))
-    blocks = [(block, _moments(block)) for block in true_KHW.split(BLOCK)]
+    true = _checked(true_K3HW)
+    blocks = [(light, _moments(light)) for light in (_light(block, size) for block in torch.split(true, BLOCK))]
 
     def values(sample: torch.Tensor) -> Array:
         rows = []
-        for light_1HW in luminance(resized(sample, size)).split(1):
-            own = _moments(light_1HW)
-            rows.append(torch.cat([_ssim_of_moments(light_1HW, block, own, theirs) for block, theirs in blocks]))
+        for picture in torch.split(sample, 1):
+            light = _light(picture, size)
+            own = _moments(light)
+            rows.append(torch.cat([_similarity(light, block, own, theirs) for block, theirs in blocks]))
         return torch.stack(rows).cpu().numpy()
 
-    return _mean_of_samples(recon, values)
+    return _mean_of_samples(recon, true, values)
 
 
 def mean_colour(pictures: Pictures) -> Array:
@@ -99,8 +110,13 @@ def _rows(pictures_K3HW: Pictures, size: int | None) -> Array:
     return standardised(resized(pictures_K3HW, size).flatten(1).cpu().numpy())
 
 
+def _light(pictures_K3HW: torch.Tensor, size: int | None) -> torch.Tensor:
+    """Luminance in float64: variances are differences of nearly equal numbers."""
+    return luminance(resized(pictures_K3HW, size)).double()
+
+
 def _checked(pictures: Pictures) -> torch.Tensor:
-    images = torch.as_tensor(pictures).float()
+    images = torch.as_tensor(pictures).detach().float()
     if images.ndim not in (4, 5) or images.shape[-3] != 3:
         raise ValueError(f"pictures are (K, 3, H, W) or samples (K, S, 3, H, W), got {tuple(images.shape)}")
     low, high = (float(value) for value in images.aminmax())
@@ -109,9 +125,11 @@ def _checked(pictures: Pictures) -> torch.Tensor:
     return images
 
 
-def _mean_of_samples(recon: Pictures, values: Callable[[torch.Tensor], Array]) -> Array:
+def _mean_of_samples(recon: Pictures, true: torch.Tensor, values: Callable[[torch.Tensor], Array]) -> Array:
     images = _checked(recon)
     samples = [images] if images.ndim == 4 else list(images.unbind(1))
+    if true.ndim != 4 or len(images) != len(true):
+        raise ValueError(f"reconstructions {tuple(images.shape)} are not of pictures {tuple(true.shape)}")
     return np.asarray(np.mean([values(sample) for sample in samples], axis=0))
 
 
@@ -119,28 +137,36 @@ def _window(x_KHW: torch.Tensor) -> torch.Tensor:
     """Gaussian means over all windows that lie inside: (K, H - 10, W - 10)."""
     at = torch.arange(WINDOW, dtype=torch.float64) - WINDOW // 2
     weight = torch.exp(-0.5 * (at / SIGMA) ** 2)
-    weight = (weight / weight.sum()).to(x_KHW)
-    down = functional.conv2d(x_KHW[:, None], weight[None, None, :, None])
-    return functional.conv2d(down, weight[None, None, None])[:, 0]
+    for axis in (1, 2):  # sums of shifted pictures: 13 times as fast as conv2d on a CPU
+        length = x_KHW.shape[axis] - WINDOW + 1
+        parts = zip(
+            (weight / weight.sum()).tolist(), (x_KHW.narrow(axis, k, length) for k in range(WINDOW)), strict=True
+        )
+        first, part = next(parts)
+        total = part * first
+        for share, part in parts:
+            total.add_(part, alpha=share)
+        x_KHW = total
+    return x_KHW
 
 
-def _moments(x_KHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _moments(light_KHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Local means and variances."""
-    if min(x_KHW.shape[1:]) < WINDOW:
-        raise ValueError(f"SSIM needs pictures of {WINDOW} x {WINDOW} or more, got {tuple(x_KHW.shape[1:])}")
-    x_KHW = x_KHW.double()  # variances are differences of nearly equal numbers
-    mean_KHW = _window(x_KHW)
-    return mean_KHW, _window(x_KHW**2) - mean_KHW**2
+    if min(light_KHW.shape[1:]) < WINDOW:
+        raise ValueError(f"SSIM needs pictures of {WINDOW} x {WINDOW} or more, got {tuple(light_KHW.shape[1:])}")
+    mean_KHW = _window(light_KHW)
+    return mean_KHW, _window(light_KHW**2) - mean_KHW**2
 
 
-def _ssim_of_moments(
+def _similarity(
     a_KHW: torch.Tensor,
     b_KHW: torch.Tensor,
     of_a: tuple[torch.Tensor, torch.Tensor],
     of_b: tuple[torch.Tensor, torch.Tensor],
 ) -> torch.Tensor:
+    """Mean (K,) of equation 13 over windows."""
     (mean_a, variance_a), (mean_b, variance_b) = of_a, of_b
-    covariance = _window(a_KHW.double() * b_KHW.double()) - mean_a * mean_b
+    covariance = _window(a_KHW * b_KHW) - mean_a * mean_b
     c1, c2 = K1**2, K2**2  # times the range of the data squared, which is 1
     light = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
     structure = (2 * covariance + c2) / (variance_a + variance_b + c2)
