@@ -1,4 +1,4 @@
-"""Scores and ideal observers: arrays in, figures out."""
+"""Scores and ideal observers: arrays in, figures out. (`metrics.pictures` is asked by name: it needs torch.)"""
 
 from synapse_diffusion.metrics.classification import (
     Score,
@@ -18,6 +18,19 @@ from synapse_diffusion.metrics.dynamics import (
     temporal_generalisation,
     time_resolved,
     time_resolved_ridge,
+)
+from synapse_diffusion.metrics.identification import (
+    classes_of,
+    colour_score,
+    correlations,
+    distance_table,
+    feature_distance,
+    flattened,
+    n_way_table,
+    squared_table,
+    table_score,
+    two_way_table,
+    two_way_within,
 )
 from synapse_diffusion.metrics.observers import NoiseModel, Observer
 from synapse_diffusion.metrics.questions import per_question, question_scores
@@ -49,16 +62,23 @@ __all__ = [
     "bootstrap_interval",
     "by_concept",
     "calibrate",
+    "classes_of",
     "classification_scores",
+    "colour_score",
     "confusion",
+    "correlations",
     "cross_validated_rdm",
     "csls",
+    "distance_table",
+    "feature_distance",
+    "flattened",
     "from_confusion",
     "fuse",
     "hits",
     "lda_log_probability",
     "log_softmax",
     "max_statistic_p",
+    "n_way_table",
     "null_areas",
     "null_ranks",
     "paired_difference",
@@ -73,7 +93,11 @@ __all__ = [
     "rsa",
     "sinkhorn",
     "split_half_reliability",
+    "squared_table",
+    "table_score",
     "temporal_generalisation",
     "time_resolved",
     "time_resolved_ridge",
+    "two_way_table",
+    "two_way_within",
 ]
