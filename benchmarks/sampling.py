@@ -1,11 +1,11 @@
 """Pictures a second from our sampler and DiT, and from diffusers' with the same weights; and training steps a second.
 
-    python benchmarks/sampling.py [--threads 1] [--device cpu] [--pairs 9] [--batch 64] [--steps 10] [--size 32]
+    python benchmarks/sampling.py [--threads 1] [--device cpu] [--pairs 9] [--batch 32] [--steps 5] [--size 32]
 
 Both are DDIM on v with guidance, or Euler's method on a flow, without gradient, from the same noise; the largest
-difference of the pictures is printed first. diffusers' DiT is taken as published (GELU by a hyperbolic tangent), and with
-the exact GELU that ours has. Interleaved pairs: median of either, and the ratio's geometric mean with its lower 95 %
-bound (one-sided, Student's t on the logarithms). Memory is what a fresh process adds at its peak to what it held before.
+difference of the pictures is printed first. diffusers' DiT is taken as published (GELU by a hyperbolic tangent), and
+with the exact GELU that ours has. Interleaved pairs: median of either, and the ratio's geometric mean with its lower
+95 % bound (one-sided, Student's t on the logarithms). Memory: of a fresh process, before and at the peak of sampling.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,7 @@ from synapse_diffusion.diffusion.samplers import ddim, euler_flow, even_times
 from synapse_diffusion.models.conditioning import Condition
 from synapse_diffusion.models.dit import DiT
 
-CLASSES, SCALE, LABEL = 16, 3.0, "label"
+CLASSES, HEADS, SCALE, LABEL = 16, 4, 3.0, "label"
 PEERS = {"as published": "gelu-approximate", "exact GELU": "gelu"}
 Sampler = Callable[[Tensor, Tensor], Tensor]
 
@@ -38,7 +39,7 @@ Sampler = Callable[[Tensor, Tensor], Tensor]
 def make(size: int, device: str) -> DiT:
     """Our DiT of 1.3 million parameters, nothing of it zero."""
     torch.manual_seed(0)
-    model = DiT((3, size, size), {LABEL: CLASSES}).to(device)
+    model = DiT((3, size, size), {LABEL: CLASSES}, heads=HEADS).to(device)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
@@ -47,10 +48,10 @@ def make(size: int, device: str) -> DiT:
 
 def twin(model: DiT, activation: str) -> nn.Module:
     """diffusers' DiT with our weights; its classes are our one-hot vectors, its last class none."""
-    width, heads = model.enter.out_features, model.blocks[0].heads
+    width = model.enter.out_features
     channels, size, _ = model.shape
-    peer = DiTTransformer2DModel(
-        num_attention_heads=heads, attention_head_dim=width // heads, in_channels=channels, sample_size=size,
+    peer: nn.Module = DiTTransformer2DModel(
+        num_attention_heads=HEADS, attention_head_dim=width // HEADS, in_channels=channels, sample_size=size,
         num_layers=len(model.blocks), patch_size=model.patch, num_embeds_ada_norm=CLASSES, activation_fn=activation,
     )  # fmt: skip
     peer.load_state_dict(translated(model, peer.state_dict()))
@@ -81,7 +82,8 @@ def translated(model: DiT, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     # diffusers' numbers of a patch go by row, column, channel
     for key in ("weight", "bias"):
         result[f"proj_out_1.{key}"] = modulation[key][-2:].flatten(0, 1)
-        result[f"proj_out_2.{key}"] = own[f"exit.{key}"].unflatten(0, (model.shape[0], -1)).transpose(0, 1).flatten(0, 1)
+        by_channel = own[f"exit.{key}"].unflatten(0, (model.shape[0], -1))
+        result[f"proj_out_2.{key}"] = by_channel.transpose(0, 1).flatten(0, 1)
     return result
 
 
@@ -141,11 +143,17 @@ def training_step(model: nn.Module, predict: Callable[[Tensor], Tensor]) -> Call
     return step
 
 
-def compare(name: str, ours: Callable[[], object], peer: Callable[[], object], pairs: int, batch: int) -> None:
+def peer_prediction(peer: nn.Module, t_B: Tensor, label_B: Tensor, x: Tensor) -> Tensor:
+    """Of diffusers' DiT."""
+    result: Tensor = peer(x, t_B, label_B).sample
+    return result
+
+
+def compare(name: str, own: Callable[[], object], peer: Callable[[], object], pairs: int, batch: int) -> None:
     """Interleaved pairs; prints."""
-    sides = {"diffusers": peer, "ours": ours}
-    for side in sides.values():
-        side()
+    sides = {"diffusers": peer, "ours": own}
+    for call in sides.values():
+        call()
     seconds: dict[str, list[float]] = {side: [] for side in sides}
     for _ in range(pairs):
         for side, call in sides.items():
@@ -201,14 +209,14 @@ def measure_speed(given: argparse.Namespace) -> None:
                 other = theirs(peer, kind, given.steps)
                 difference = float((own(x, label_B) - other(x, label_B)).abs().max())
                 print(f"    {kind}, {name}: pictures differ by {difference:.1e}")
-                call, peer_call = (lambda s=s: s(x, label_B) for s in (own, other))
-                compare(f"{kind}, {name}", call, peer_call, given.pairs, given.batch)
+                sides = partial(own, x, label_B), partial(other, x, label_B)
+                compare(f"{kind}, {name}", *sides, given.pairs, given.batch)
     one_hot = nn.functional.one_hot(label_B, CLASSES).float()
     t_B = torch.linspace(0, 1, len(x), device=given.device)
     own_step = training_step(model, lambda x: model(x, t_B, Condition({LABEL: one_hot}, {})))
     for name, peer in peers.items():
-        peer_step = training_step(peer, lambda x, peer=peer: peer(x, 1000 * t_B, label_B).sample)
-        compare(f"training, {name}", lambda: own_step(x), lambda step=peer_step: step(x), given.pairs, given.batch)
+        peer_step = training_step(peer, partial(peer_prediction, peer, 1000 * t_B, label_B))
+        compare(f"training, {name}", partial(own_step, x), partial(peer_step, x), given.pairs, given.batch)
 
 
 def main() -> None:
@@ -217,8 +225,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--pairs", type=int, default=9)
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--size", type=int, default=32)
     parser.add_argument("--memory", choices=("ours", "diffusers"), help=argparse.SUPPRESS)
     given = parser.parse_args()

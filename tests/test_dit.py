@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from synapse_diffusion.diffusion.processes import Cosine, RectifiedFlow
 from synapse_diffusion.diffusion.samplers import ddim, even_times
 from synapse_diffusion.diffusion.training import denoising_loss, spread_times
+from synapse_diffusion.models.base import Dropout
 from synapse_diffusion.models.conditioning import Condition, Denoiser
 from synapse_diffusion.models.dit import DiT, patches, unpatched
 from synapse_diffusion.models.prior import EmbeddingPrior
@@ -51,13 +52,12 @@ def rows(given: Condition, part: slice) -> Condition:
     return Condition({k: v[part] for k, v in given.values.items()}, {k: v[part] for k, v in given.present.items()})
 
 
-def stir[M: nn.Module](model: M) -> M:
+def stir(model: nn.Module) -> None:
     """What begins at zero no longer does."""
     torch.manual_seed(2)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
-    return model
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -99,10 +99,9 @@ def test_what_is_unknown_has_no_influence(name: str) -> None:
     model, shape = make(name)
     stir(model)
     x, t, given = draw(20, *shape), torch.linspace(0, 1, 20), condition(name)
-    spoilt = Condition(
-        {k: torch.where(given.present[k].reshape(-1, *[1] * (v.ndim - 1)), v, torch.nan) for k, v in given.values.items()},
-        given.present,
-    )
+    spoilt = Condition({k: v.clone() for k, v in given.values.items()}, given.present)
+    for key, present in given.present.items():
+        spoilt.values[key][~present] = torch.nan
     answer = model(x, t, given)
     spoilt_answer = model(x, t, spoilt)
     assert torch.equal(answer, spoilt_answer)
@@ -140,7 +139,7 @@ def test_dropout_is_drawn_for_the_whole_batch(name: str) -> None:
 
     def with_share(rank: int, size: int, part: slice) -> Tensor:
         for module in model.modules():
-            if hasattr(module, "share"):
+            if isinstance(module, Dropout):
                 module.share = (rank, size)
         torch.manual_seed(5)
         with torch.no_grad():
@@ -171,8 +170,8 @@ def test_pictures_are_those_of_diffusers_loop(kind: str) -> None:
     model = sampling.make(32, "cpu")
     x, label = draw(2, 3, 32, 32), torch.tensor([3, 9])
     with torch.no_grad():
-        ours = sampling.ours(model, kind, 3)(x, label)
-        theirs = sampling.theirs(sampling.twin(model, "gelu"), kind, 3)(x, label)
+        ours = sampling.ours(model, kind, 4)(x, label)
+        theirs = sampling.theirs(sampling.twin(model, "gelu"), kind, 4)(x, label)
     assert (ours - theirs).abs().max() < 1e-3 * theirs.abs().max()
 
 
@@ -182,7 +181,9 @@ def test_sizes() -> None:
         "latents": DiT((32, 16, 16), {"clip": 768}, 4, width=384, depth=6, heads=6, patch=2),
         "prior": EmbeddingPrior(512, {"eeg": 512}),
     }
-    assert {name: sum(p.numel() for p in model.parameters()) for name, model in count.items()} == {}
+    assert {name: sum(p.numel() for p in model.parameters()) for name, model in count.items()} == {
+        "pixels": 1_348_016, "latents": 16_903_424, "prior": 6_961_152,
+    }  # fmt: skip
     for model in count.values():
         assert not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
 
@@ -201,13 +202,13 @@ def test_prior_learns_a_conditional_distribution(process: RectifiedFlow | Cosine
     torch.manual_seed(0)
     model = EmbeddingPrior(2, {"brain": 1}, width=64, depth=2)
     optimizer = torch.optim.AdamW(model.parameters(), 4e-3)
-    for step in range(600):
+    for step in range(350):
         for group in optimizer.param_groups:
-            group["lr"] = 4e-3 * (1 - step / 600)
-        brain = torch.randn(256, 1)
-        x0 = torch.cat([brain, -brain], 1) + 0.3 * torch.randn(256, 2)
-        given = Condition({"brain": brain}, {"brain": torch.rand(256) < 0.8})
-        loss = denoising_loss(model, process, x0, given, torch.randn(256, 2), spread_times(torch.rand(256)))
+            group["lr"] = 4e-3 * (1 - step / 350)
+        brain = torch.randn(192, 1)
+        x0 = torch.cat([brain, -brain], 1) + 0.3 * torch.randn(192, 2)
+        given = Condition({"brain": brain}, {"brain": torch.rand(192) < 0.8})
+        loss = denoising_loss(model, process, x0, given, torch.randn(192, 2), spread_times(torch.rand(192)))
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         optimizer.step()

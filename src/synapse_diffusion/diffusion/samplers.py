@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 from torch import Tensor
 
@@ -58,7 +59,7 @@ def dpm_solver_pp_2m(denoise: Denoise, x: Tensor, times: Sequence[float], proces
 
 def euler_flow(denoise: Denoise, x: Tensor, times: Sequence[float]) -> Tensor:
     """Euler's method along dx/dt = u (Liu et al. 2023, Algorithm 1)."""
-    for now, then in zip(times[:-1], times[1:], strict=True):
+    for now, then in pairwise(times):
         x = x + (then - now) * denoise(x, now)
     return x
 
@@ -68,7 +69,7 @@ def heun_flow(denoise: Denoise, x: Tensor, times: Sequence[float]) -> Tensor:
 
     After Karras et al. 2022, Algorithm 1.
     """
-    for now, then in zip(times[:-1], times[1:], strict=True):
+    for now, then in pairwise(times):
         velocity = denoise(x, now)
         ahead = x + (then - now) * velocity
         x = x + (then - now) / 2 * (velocity + denoise(ahead, then)) if then > 0 else ahead

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
 import torch
@@ -48,29 +48,36 @@ class Denoiser(nn.Module):
 class Vectors(nn.Module):
     """The sum of linear maps of named vectors, each with a learned vector in its place where it is unknown."""
 
+    zero_D: Tensor
+
     def __init__(self, sizes: Mapping[str, int], width: int) -> None:
         super().__init__()
+        self.register_buffer("zero_D", torch.zeros(width), persistent=False)
         self.enter = nn.ModuleDict({name: nn.Linear(size, width) for name, size in sizes.items()})
         self.null = nn.ParameterDict({name: nn.Parameter(0.02 * torch.randn(width)) for name in sizes})
-        self.width = width
 
     def forward(self, condition: Condition, n_rows: int) -> Tensor:
         """(B, width); no names, zeros."""
-        parts = [known_or(condition, name, self.enter[name], self.null[name], n_rows) for name in self.enter]
-        return torch.stack(parts).sum(0) if parts else torch.zeros(n_rows, self.width)
+        total = self.zero_D.expand(n_rows, -1)
+        for name, enter in self.enter.items():
+            total = total + known_or(condition, name, enter, self.null[name], n_rows)
+        return total
 
 
-def known_or(condition: Condition, name: str, enter: nn.Module, null: Tensor, n_rows: int) -> Tensor:
-    """`enter(value)` (B, ...) in rows that know it, `null`, which broadcasts against one row of it, in the others."""
-    value = condition.values.get(name)
+def known_or(condition: Condition, name: str, enter: Callable[[Tensor], Tensor], null: Tensor, n_rows: int) -> Tensor:
+    """`enter(value)` (B, ...) in rows that know it; in the others `null`, which has the shape of one row of that."""
+    value, present_B = condition.values.get(name), condition.present.get(name)
     if value is None:
         return null.expand(n_rows, *null.shape)
-    present = condition.present.get(name)
-    if present is None:
-        return torch.as_tensor(enter(value))
-    blank = torch.where(present.reshape(-1, *[1] * (value.ndim - 1)), value, torch.zeros_like(value))
-    entered = enter(blank)
-    return torch.where(present.reshape(-1, *[1] * (entered.ndim - 1)), entered, null)
+    if present_B is None:
+        return enter(value)
+    entered = enter(torch.where(_over(present_B, value), value, torch.zeros_like(value)))
+    return torch.where(_over(present_B, entered), entered, null)
+
+
+def _over(mask_B: Tensor, rows: Tensor) -> Tensor:
+    """The mask, broadcasting against tensors of those rows."""
+    return mask_B.reshape(-1, *[1] * (rows.ndim - 1))
 
 
 class Time(nn.Module):

@@ -48,7 +48,8 @@ class Block(nn.Module):
 class DiT(Denoiser):
     """Predicts in the shape of the picture (C, H, W), given named vectors and, if `image` channels are, an image.
 
-    `patch` must divide H and W, `heads` and 4 the width. Positions are fixed sines and cosines, or learned.
+    Positions are fixed sines and cosines, or learned. Raises `ValueError` unless `patch` divides H and W, and `heads`
+    and 4 divide `width`.
     """
 
     position_ND: Tensor
@@ -69,6 +70,10 @@ class DiT(Denoiser):
     ) -> None:
         super().__init__()
         channels, height, breadth = shape
+        if height % patch or breadth % patch or width % heads or width % 4:
+            raise ValueError(
+                f"patch {patch} must divide {height} x {breadth}, and {heads} heads and 4 the width {width}"
+            )
         self.shape, self.patch = shape, patch
         self.enter = nn.Linear(channels * patch**2, width)
         self.time = Time(width)
@@ -103,7 +108,7 @@ class DiT(Denoiser):
 
         That is the image beside x at the input, with a mask as one more channel, as far as it does not change.
         """
-        vector_BD = self.vectors(condition, n_rows).to(self.position_ND)
+        vector_BD = self.vectors(condition, n_rows)
         if not self.has_image:
             return (vector_BD,)
         null_ND = self.image_null_D.expand_as(self.position_ND)
@@ -121,11 +126,12 @@ class DiT(Denoiser):
         On a CPU without gradient, a few rows go through all layers at a time, so that the cache holds what is between.
         """
         vector_BD = embedded[0]
-        modulation = self.modulation(functional.silu(self.time(t) + vector_BD)).unflatten(1, (-1, 1, vector_BD.shape[1]))
+        modulation = self.modulation(functional.silu(self.time(t) + vector_BD))
+        modulation_BM1D = modulation.unflatten(1, (-1, 1, vector_BD.shape[1]))
         rows = len(x)
         if x.device.type == "cpu" and not torch.is_grad_enabled():
             rows = max(1, CACHED_TOKENS * torch.get_num_threads() // len(self.position_ND))
-        inputs = (x, modulation, *embedded[1:])
+        inputs = (x, modulation_BM1D, *embedded[1:])
         return torch.cat([self.through(*part) for part in zip(*(each.split(rows) for each in inputs), strict=True)])
 
     def through(self, x_BCHW: Tensor, modulation_BM1D: Tensor, *image_BND: Tensor) -> Tensor:
@@ -139,19 +145,20 @@ class DiT(Denoiser):
 
 def patches(x_BCHW: Tensor, size: int) -> Tensor:
     """Square patches (B, N, C size^2), row by row; numbers by channel, row, column."""
-    grid = x_BCHW.unflatten(3, (-1, size)).unflatten(2, (-1, size))
-    return grid.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+    batch, channels, height, breadth = x_BCHW.shape
+    grid = x_BCHW.reshape(batch, channels, height // size, size, breadth // size, size)
+    return grid.permute(0, 2, 4, 1, 3, 5).reshape(batch, -1, channels * size**2)
 
 
 def unpatched(x_BNF: Tensor, shape: tuple[int, int, int], size: int) -> Tensor:
     """The picture (B, C, H, W) of its patches."""
     channels, height, breadth = shape
-    grid = x_BNF.unflatten(2, (channels, size, size)).unflatten(1, (height // size, breadth // size))
+    grid = x_BNF.reshape(-1, height // size, breadth // size, channels, size, size)
     return grid.permute(0, 3, 1, 4, 2, 5).reshape(-1, *shape)
 
 
 def sine_positions(rows: int, columns: int, width: int) -> Tensor:
-    """Sines and cosines (N, D) of columns, then of rows, a quarter of D each (He et al. 2022's two-dimensional form)."""
+    """Sines and cosines (N, D) of columns, then of rows, a quarter of D each (as in He et al. 2022)."""
     row_N, column_N = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
     frequency_F = 10_000.0 ** (-torch.arange(width // 4) / (width // 4))
     angles = [place.flatten()[:, None] * frequency_F for place in (column_N, row_N)]
