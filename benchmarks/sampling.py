@@ -201,7 +201,7 @@ def measure_speed(given: argparse.Namespace) -> None:
     model = make(given.size, given.device)
     peers = {name: twin(model, activation) for name, activation in PEERS.items()}
     x, label_B = inputs(given)
-    print(f"{x.shape[1:]}, batch {given.batch}, {given.steps} steps, {given.device}, {given.threads} threads")
+    print(f"{tuple(x.shape[1:])}, batch {given.batch}, {given.steps} steps, {given.device}, {given.threads} threads")
     with torch.no_grad():
         for kind in ("DDIM", "flow"):
             own = ours(model, kind, given.steps)

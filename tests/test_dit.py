@@ -188,6 +188,15 @@ def test_sizes() -> None:
         assert not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_wrong_use_is_refused(name: str) -> None:
+    model, shape = make(name)
+    with pytest.raises(ValueError, match=r"knows the conditions .*'eeg', .*'meg'\], not \['ege'\]"):
+        model(draw(2, *shape), torch.zeros(2), Condition({"ege": draw(2, 7)}, {}))
+    with pytest.raises(ValueError, match="patch 4 must divide 16 x 9"):
+        DiT((3, 16, 9), SIZES)
+
+
 def test_patches_come_back() -> None:
     x = draw(2, 3, 8, 12)
     cut = patches(x, 4)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Final, NamedTuple
 
 import torch
@@ -33,7 +33,7 @@ class Denoiser(nn.Module):
     """
 
     def embed(self, condition: Condition, n_rows: int) -> Embedded:
-        """The conditions of `n_rows` rows, as `denoise` takes them."""
+        """The conditions of `n_rows` rows, as `denoise` takes them. Raises `ValueError` for a name it was not made for."""
         raise NotImplementedError
 
     def denoise(self, x: Tensor, t: Tensor, embedded: Embedded) -> Tensor:
@@ -41,7 +41,10 @@ class Denoiser(nn.Module):
         raise NotImplementedError
 
     def forward(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
-        """Prediction in the shape of x at times (B,)."""
+        """Prediction in the shape of x at times (B,).
+
+        Training gives every value, masked: DDP wants each parameter used in each step.
+        """
         return self.denoise(x, t, self.embed(condition, len(x)))
 
 
@@ -62,6 +65,13 @@ class Vectors(nn.Module):
         for name, enter in self.enter.items():
             total = total + known_or(condition, name, enter, self.null[name], n_rows)
         return total
+
+
+def check_names(condition: Condition, known: Collection[str]) -> None:
+    """Raises `ValueError` for a condition that a network would not hear."""
+    unheard = (set(condition.values) | set(condition.present)) - set(known)
+    if unheard:
+        raise ValueError(f"this network knows the conditions {sorted(known)}, not {sorted(unheard)}")
 
 
 def known_or(condition: Condition, name: str, enter: Callable[[Tensor], Tensor], null: Tensor, n_rows: int) -> Tensor:

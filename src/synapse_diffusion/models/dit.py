@@ -14,7 +14,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from synapse_diffusion.models.base import Dropout
-from synapse_diffusion.models.conditioning import Condition, Denoiser, Embedded, Time, Vectors, known_or, modulated
+from synapse_diffusion.models.conditioning import (
+    Condition,
+    Denoiser,
+    Embedded,
+    Time,
+    Vectors,
+    check_names,
+    known_or,
+    modulated,
+)
 
 CACHED_TOKENS: Final = 512  # on one core: at width 128 a feed-forward layer's are 1 MB, a core's level-2 cache
 
@@ -108,6 +117,7 @@ class DiT(Denoiser):
 
         That is the image beside x at the input, with a mask as one more channel, as far as it does not change.
         """
+        check_names(condition, [*self.vectors.null, *(["image"] if self.has_image else [])])
         vector_BD = self.vectors(condition, n_rows)
         if not self.has_image:
             return (vector_BD,)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from synapse_diffusion.models.base import Dropout
-from synapse_diffusion.models.conditioning import Condition, Denoiser, Embedded, Time, Vectors, modulated
+from synapse_diffusion.models.conditioning import Condition, Denoiser, Embedded, Time, Vectors, check_names, modulated
 
 
 class Residual(nn.Module):
@@ -50,6 +50,7 @@ class EmbeddingPrior(Denoiser):
 
     def embed(self, condition: Condition, n_rows: int) -> Embedded:
         """The vectors' sum (B, width)."""
+        check_names(condition, self.vectors.null)
         return (self.vectors(condition, n_rows),)
 
     def denoise(self, x: Tensor, t: Tensor, embedded: Embedded) -> Tensor:
