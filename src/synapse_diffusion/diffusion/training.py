@@ -21,7 +21,8 @@ def logit_normal_times(normal_B: Tensor, mean: float = 0.0, deviation: float = 1
 def spread_times(uniform_B: Tensor) -> Tensor:
     """Times of which each B-th part of 0..1 holds one, each uniform there.
 
-    The loss of a batch varies less than with independent times (the aim of Kingma et al. 2021, appendix I.1).
+    The loss of a batch varies less than with independent times (the aim of Kingma et al. 2021, appendix I.1). They
+    ascend: the batch's rows must be in random order.
     """
     n = len(uniform_B)
     return (torch.arange(n, device=uniform_B.device) + uniform_B) / n

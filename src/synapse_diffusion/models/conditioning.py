@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NamedTuple
 
 import torch
@@ -33,7 +33,7 @@ class Denoiser(nn.Module):
     """
 
     def embed(self, condition: Condition, n_rows: int) -> Embedded:
-        """The conditions of `n_rows` rows, as `denoise` takes them. Raises `ValueError` for a name it was not made for."""
+        """The conditions of `n_rows` rows, as `denoise` takes them. `ValueError` for a name that is not its own."""
         raise NotImplementedError
 
     def denoise(self, x: Tensor, t: Tensor, embedded: Embedded) -> Tensor:
@@ -67,7 +67,7 @@ class Vectors(nn.Module):
         return total
 
 
-def check_names(condition: Condition, known: Collection[str]) -> None:
+def check_names(condition: Condition, known: Iterable[str]) -> None:
     """Raises `ValueError` for a condition that a network would not hear."""
     unheard = (set(condition.values) | set(condition.present)) - set(known)
     if unheard:
