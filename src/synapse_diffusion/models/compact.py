@@ -28,6 +28,7 @@ LINEAR_RATE_HZ: Final = 32.0
 MAX_LINEAR_FEATURES: Final = 2048
 TEMPORAL_SHRINKAGE: Final = 0.3
 CLIP: Final = 6.0  # standard deviations
+CHUNK: Final = 512  # trials whitened at a time
 
 
 class CompactDecoder(Decoder):
@@ -124,10 +125,15 @@ class CompactDecoder(Decoder):
         """Set means and whitening from scaled training trials (N, C, T) of known class and person."""
         for p in sorted(set(person_N.tolist())):
             self.mean_PCT[p] = x_NCT[person_N == p].mean(0)
-        residual = _within_cells(x_NCT, label_N, person_N)
-        covariance = torch.einsum("nct,ncs->ts", residual, residual).double() / (residual.shape[0] * residual.shape[1])
-        self.whiten_TT.copy_(_inverse_root(covariance, TEMPORAL_SHRINKAGE))
-        features = _within_cells(self._binned(self.whiten(x_NCT, person_N)), label_N, person_N)
+        total_TT = torch.zeros_like(self.whiten_TT, dtype=torch.float64)
+        for members in _cells(label_N, person_N):  # one at a time: the trials may be gigabytes
+            residual = (x_NCT[members] - x_NCT[members].mean(0)).flatten(0, 1)
+            total_TT += (residual.T @ residual).double()
+        self.whiten_TT.copy_(_inverse_root(total_TT / (len(x_NCT) * x_NCT.shape[1]), TEMPORAL_SHRINKAGE))
+        parts = zip(x_NCT.split(CHUNK), person_N.split(CHUNK), strict=True)
+        features = torch.cat([self._binned(self.whiten(x_BCT, person_B)) for x_BCT, person_B in parts])
+        for members in _cells(label_N, person_N):
+            features[members] -= features[members].mean(0)
         covariance = (features.T @ features).double() / len(features)
         self.whiten_FF.copy_(_inverse_root(covariance, _ledoit_wolf(features, covariance)))
 
@@ -139,14 +145,11 @@ def _bin_width(n_sensors: int, n_times: int, sfreq: float) -> int:
     return min(width, n_times)
 
 
-def _within_cells(values: Tensor, label_N: Tensor, person_N: Tensor) -> Tensor:
-    """Values less the mean of their (person, class) cell."""
-    residual = torch.empty_like(values)
+def _cells(label_N: Tensor, person_N: Tensor) -> list[Tensor]:
+    """Indices of the trials of each (person, class) cell."""
     cell_N = person_N * (label_N.max() + 1) + label_N
-    for cell in sorted(set(cell_N.tolist())):
-        members = cell_N == cell
-        residual[members] = values[members] - values[members].mean(0)
-    return residual
+    order = torch.argsort(cell_N, stable=True)
+    return list(order.split(torch.unique(cell_N, return_counts=True)[1].tolist()))
 
 
 def _inverse_root(covariance: Tensor, shrinkage: float) -> Tensor:

@@ -12,6 +12,7 @@ import math
 from typing import Final
 
 import torch
+from scipy.fft import next_fast_len
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -20,6 +21,7 @@ from synapse_diffusion.models.base import Decoder, Dropout, Shape
 POOLED_HZ: Final = 32.0  # the paper's rate after the first pooling: 128 Hz / 4
 SEPARABLE: Final = 16  # taps: 0.5 s at that rate
 POOL: Final = 8
+BLOCK: Final = 16  # lengths of Fourier transforms are multiples of it; odd ones are slow
 
 
 class EEGNet(Decoder):
@@ -70,10 +72,16 @@ class EEGNet(Decoder):
 
 
 def _each(x_BFT: Tensor, kernel_FL: Tensor) -> Tensor:
-    """Each signal under its own kernel, as long as before (of an even kernel, one zero more behind)."""
-    length = kernel_FL.shape[1]
-    padded = functional.pad(x_BFT, ((length - 1) // 2, length // 2))
-    return functional.conv1d(padded, kernel_FL[:, None], groups=len(kernel_FL))
+    """Each signal under its own kernel, as long as before (of an even kernel, one zero more behind).
+
+    By Fourier transforms: on a CPU the gradient of a grouped convolution of this length takes four times as long.
+    """
+    n_times, length = x_BFT.shape[-1], kernel_FL.shape[1]
+    n = BLOCK * next_fast_len(-(-(n_times + length - 1) // BLOCK), real=True)
+    exact = torch.promote_types(x_BFT.dtype, torch.float32)  # transforms know no bfloat16
+    product = torch.fft.rfft(x_BFT.to(exact), n) * torch.fft.rfft(kernel_FL.to(exact).flip(1), n)
+    first = length // 2
+    return torch.fft.irfft(product, n)[..., first : first + n_times]
 
 
 def _uniform(n: int, fan_in: int) -> Tensor:
