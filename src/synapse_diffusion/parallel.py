@@ -116,7 +116,8 @@ def wrap(model: nn.Module, group: Group, sharding: Sharding) -> nn.Module:
         return cast("nn.Module", fully_shard(model))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # its new name is not known to older versions
-        return DistributedDataParallel(model, broadcast_buffers=False)  # no buffer changes in training
+        # no buffer changes in training; gradients lie where they are exchanged, once
+        return DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
 
 
 def gather(x_BD: Tensor, group: Group) -> Tensor:

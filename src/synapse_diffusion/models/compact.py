@@ -130,8 +130,8 @@ class CompactDecoder(Decoder):
             residual = (x_NCT[members] - x_NCT[members].mean(0)).flatten(0, 1)
             total_TT += (residual.T @ residual).double()
         self.whiten_TT.copy_(_inverse_root(total_TT / (len(x_NCT) * x_NCT.shape[1]), TEMPORAL_SHRINKAGE))
-        parts = zip(x_NCT.split(CHUNK), person_N.split(CHUNK), strict=True)
-        features = torch.cat([self._binned(self.whiten(x_BCT, person_B)) for x_BCT, person_B in parts])
+        pieces = [slice(k, k + CHUNK) for k in range(0, len(x_NCT), CHUNK)]
+        features = torch.cat([self._binned(self.whiten(x_NCT[at], person_N[at])) for at in pieces])
         for members in _cells(label_N, person_N):
             features[members] -= features[members].mean(0)
         covariance = (features.T @ features).double() / len(features)
@@ -148,8 +148,8 @@ def _bin_width(n_sensors: int, n_times: int, sfreq: float) -> int:
 def _cells(label_N: Tensor, person_N: Tensor) -> list[Tensor]:
     """Indices of the trials of each (person, class) cell."""
     cell_N = person_N * (label_N.max() + 1) + label_N
-    order = torch.argsort(cell_N, stable=True)
-    return list(order.split(torch.unique(cell_N, return_counts=True)[1].tolist()))
+    ends = torch.unique(cell_N, return_counts=True)[1].cumsum(0)
+    return list(torch.argsort(cell_N, stable=True).tensor_split(ends[:-1].cpu()))
 
 
 def _inverse_root(covariance: Tensor, shrinkage: float) -> Tensor:

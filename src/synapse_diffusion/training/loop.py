@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import numpy as np
 import torch
@@ -21,7 +21,14 @@ from synapse_diffusion.training.checkpoint import Kept, State
 from synapse_diffusion.training.data import ScaledEpochs
 from synapse_diffusion.training.examples import Asked, Examples, chunks, read
 from synapse_diffusion.training.feeding import Feed, batch_size
-from synapse_diffusion.training.learner import LINEAR_TRIALS, STATISTICS_TRIALS, Learner, begin, estimates, fit_statistics
+from synapse_diffusion.training.learner import (
+    LINEAR_TRIALS,
+    STATISTICS_TRIALS,
+    Learner,
+    begin,
+    estimates,
+    fit_statistics,
+)
 from synapse_diffusion.training.objectives import Images, Judged, Questions
 from synapse_diffusion.training.requests import SAVE_AND_END, Requests
 
@@ -75,7 +82,7 @@ def fit(
             _begin(learner, course, cell_of)
     trained = wrap(learner, course.group, course.execution.sharding)
     if course.execution.compile:
-        learner.network.compile()
+        learner.network.compile(options={"fallback_random": True})  # dropout draws as it does uncompiled
     optimizer = learner.optimizer(settings.learning_rate, settings.weight_decay)
     parameters = dict(learner.named_parameters())
     ema = {name: p.detach().clone() for name, p in parameters.items()}
@@ -127,6 +134,7 @@ def _stretch(
     """Steps until the next check."""
     settings = course.settings
     averages, weights = list(kept.ema.values()), list(kept.module.parameters())
+    averaging = cast("Callable[[float], Callable[..., None]]", get_ema_multi_avg_fn)
     device = next(iter(feed.data.values())).epochs.device
     exact = torch.float32 if device.type == "mps" else torch.float64  # a sum in two parts is then the same sum
     total = torch.zeros((), device=device, dtype=exact)
@@ -141,7 +149,7 @@ def _stretch(
         torch.nn.utils.clip_grad_norm_(kept.module.parameters(), LARGEST_GRADIENT)
         kept.optimizer.step()
         decay = min(settings.ema, (2 + state.step) / (11 + state.step))
-        get_ema_multi_avg_fn(decay)(averages, weights, 0)
+        averaging(decay)(averages, weights, 0)
         total += loss.detach()
         state.step += 1
         state.since_check += 1
