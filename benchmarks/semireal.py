@@ -186,7 +186,7 @@ class Check:
         self.images = sorted(set(trials["image_id"].iloc[self.test]))
         scalers = fit_scalers(self.epochs, train, np.zeros(len(trials), np.int64), recipe.view, "x", 0)
         data = ScaledEpochs(self.epochs, scalers, "x", recipe.view)
-        self.x_train = data.read_all(train).numpy()
+        self.x_train = data.read(train).numpy()
         shown_to = trials.iloc[self.test].groupby(["person", "image_id"], sort=True).ngroup().to_numpy()
         self.asked: dict[str, tuple[int, list[NDArray[np.int64]]]] = {
             "single trials": (1, [np.array([row]) for row in self.test]),

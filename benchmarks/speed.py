@@ -25,6 +25,7 @@ from synapse_diffusion.training.decoders import DECODERS
 
 SIZES = {"EEG, 63 x 250": (63, 250, 250.0), "MEG, 271 x 200": (271, 200, 200.0)}
 PEOPLE, OUTPUTS = 4, 27
+PUBLISHED_FEATURES = 40 * 36  # of 250 samples
 
 
 def published(n_sensors: int) -> nn.Module:

@@ -23,7 +23,7 @@ from synapse_diffusion.metrics import classification_scores
 from synapse_diffusion.models.base import Shape
 from synapse_diffusion.models.compact import CompactDecoder
 from synapse_diffusion.models.linear import binned, fit_linear
-from synapse_diffusion.runs import Run, save_atomically
+from synapse_diffusion.runs import Run, load_tensors, save_atomically
 from synapse_diffusion.store.epochs import Epochs
 from synapse_diffusion.train import train
 from synapse_diffusion.training import checkpoint
@@ -76,6 +76,27 @@ def test_a_stopped_run_goes_on_bit_for_bit(
     assert predictions(again) == predictions(trained)
     for path in sorted((trained.folder / "checkpoints").glob("*.safetensors")):
         assert path.read_bytes() == (again.folder / "checkpoints" / path.name).read_bytes(), path.name
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of the compiler, about itself
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.parametrize("model", ["compact", "eegnet"])
+def test_a_compiled_decoder_is_the_same(study: Path, tmp_path: Path, model: str) -> None:
+    """Losses and weights within 1e-5 with dropout; and `train` itself opens what it kept without compiling."""
+    few = [f"model.name={model}", "train.steps=8", "train.checks=4", "train.refit=false", "train.learning_rate=0.001"]
+    plain = train(small(study, *few, f"paths.runs={tmp_path / 'plain'}"), "x", "test", quiet, quiet)
+    compiled = small(study, *few, f"paths.runs={tmp_path / 'compiled'}", "execution.compile=true")
+    graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    run = train(compiled, "x", "test", quiet, quiet)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > graphs
+    curves = [pd.read_csv(r.folder / "curve.tsv", sep="\t") for r in (plain, run)]
+    for column in ("train_loss", "validation_loss"):
+        assert np.abs(curves[0][column] - curves[1][column]).max() < 1e-5, column
+    weights = [load_tensors(r.checkpoint("fold0_member0")) for r in (plain, run)]
+    assert weights[0].keys() == weights[1].keys()
+    for name, value in weights[0].items():
+        assert torch.allclose(value, weights[1][name], atol=1e-5), name
 
 
 def test_train_never_reads_a_test_trial(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

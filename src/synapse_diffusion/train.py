@@ -317,7 +317,7 @@ class _Stage:
         setting, mine = self.setting, rows[modality]
         rng = np.random.default_rng([setting.recipe.train.seed, len(mine)])
         some = np.sort(rng.permutation(len(mine))[:LINEAR_TRIALS])
-        x_NCT = data[modality].read_all(mine[some]).cpu().numpy()
+        x_NCT = data[modality].read(mine[some]).cpu().numpy()
         person_N, target_N = setting.sources.of[modality].person_index[mine[some]], targets[modality][some]
         return Sample(x_NCT, person_N, target_N), plain_objective(setting.task, setting.recipe, targets[modality])
 

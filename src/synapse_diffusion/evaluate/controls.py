@@ -108,7 +108,7 @@ def _before_the_picture(
     data = ScaledEpochs(epochs, scalers, "before", recipe.view)
     rng = np.random.default_rng([recipe.train.seed, len(rows)])
     some = np.sort(rng.permutation(rows)[:LINEAR_TRIALS])
-    sample = Sample(data.read_all(some).cpu().numpy(), source.person_index[some], target_N[some])
+    sample = Sample(data.read(some).cpu().numpy(), source.person_index[some], target_N[some])
     objective = plain_objective(setting.task, recipe, target_N[rows])
     chosen = trained.models(number, final=True).baselines[name][LINEAR].choice
     fitted = fit_baseline(LINEAR, sample, chosen, setting.shapes[name], objective)

@@ -122,7 +122,7 @@ def _people(trained: Trained, modality: str) -> list[_Person]:
         asked = test[person_N[test] == person]
         found.append(
             _Person(
-                data.read_all(some).cpu().numpy(), target_N[some], data.read_all(asked).cpu().numpy(), target_N[asked],
+                data.read(some).cpu().numpy(), target_N[some], data.read(asked).cpu().numpy(), target_N[asked],
                 source.trials["image_id"].to_numpy(dtype=str)[asked],
                 np.array([unit_of[name] for name in units[asked]], dtype=np.int64),
             )

@@ -26,6 +26,7 @@ KERNEL_S: Final = 0.12
 POOL_S: Final = 0.064
 TEMPORAL_SHRINKAGE: Final = 0.3
 CLIP: Final = 6.0  # standard deviations
+CHUNK: Final = 512  # trials whitened at a time
 
 
 class CompactDecoder(Decoder):
@@ -145,22 +146,24 @@ class CompactDecoder(Decoder):
         """Set means and whitening from scaled training trials (N, C, T) of known class and person."""
         for p in sorted(set(person_N.tolist())):
             self.mean_PCT[p] = x_NCT[person_N == p].mean(0)
-        residual = _within_cells(x_NCT, label_N, person_N)
-        covariance = torch.einsum("nct,ncs->ts", residual, residual).double() / (residual.shape[0] * residual.shape[1])
-        self.whiten_TT.copy_(_inverse_root(covariance, TEMPORAL_SHRINKAGE))
-        features = _within_cells(self._binned(self.whiten(x_NCT, person_N)), label_N, person_N)
+        total_TT = torch.zeros_like(self.whiten_TT, dtype=torch.float64)
+        for members in _cells(label_N, person_N):  # one at a time: the trials may be gigabytes
+            residual = (x_NCT[members] - x_NCT[members].mean(0)).flatten(0, 1)
+            total_TT += (residual.T @ residual).double()
+        self.whiten_TT.copy_(_inverse_root(total_TT / (len(x_NCT) * x_NCT.shape[1]), TEMPORAL_SHRINKAGE))
+        pieces = [slice(k, k + CHUNK) for k in range(0, len(x_NCT), CHUNK)]
+        features = torch.cat([self._binned(self.whiten(x_NCT[at], person_N[at])) for at in pieces])
+        for members in _cells(label_N, person_N):
+            features[members] -= features[members].mean(0)
         covariance = (features.T @ features).double() / len(features)
         self.whiten_FF.copy_(_inverse_root(covariance, _ledoit_wolf(features, covariance)))
 
 
-def _within_cells(values: Tensor, label_N: Tensor, person_N: Tensor) -> Tensor:
-    """Values less the mean of their (person, class) cell."""
-    residual = torch.empty_like(values)
+def _cells(label_N: Tensor, person_N: Tensor) -> list[Tensor]:
+    """Indices of the trials of each (person, class) cell."""
     cell_N = person_N * (label_N.max() + 1) + label_N
-    for cell in sorted(set(cell_N.tolist())):
-        members = cell_N == cell
-        residual[members] = values[members] - values[members].mean(0)
-    return residual
+    ends = torch.unique(cell_N, return_counts=True)[1].cumsum(0)
+    return list(torch.argsort(cell_N, stable=True).tensor_split(ends[:-1].cpu()))
 
 
 def _inverse_root(covariance: Tensor, shrinkage: float) -> Tensor:

@@ -35,15 +35,15 @@ class ScaledEpochs:
         self._matrix_GCC = torch.from_numpy(np.stack([s.matrix_CC for s in chosen])).to(epochs.device)
 
     def read(self, rows: NDArray[np.int64], shift: NDArray[np.int64] | None = None) -> torch.Tensor:
-        """Scaled epochs (B, C, T)."""
-        group = torch.from_numpy(self._group_N[rows]).to(self.epochs.device)
-        x_BCT = self.epochs.read(rows, shift) - self._offset_GC[group][:, :, None]
-        x_BCT = torch.bmm(self._matrix_GCC[group], x_BCT)
-        return x_BCT.clamp_(-self._clamp, self._clamp) if self._clamp else x_BCT
-
-    def read_all(self, rows: NDArray[np.int64]) -> torch.Tensor:
-        """Many scaled epochs, read in pieces."""
-        return torch.cat([self.read(rows[k : k + CHUNK]) for k in range(0, len(rows), CHUNK)])
+        """Scaled epochs (B, C, T), cut and scaled in pieces: there is one copy of them all."""
+        epochs = self.epochs
+        out_BCT = torch.empty(len(rows), len(epochs.channels), epochs.n_times, device=epochs.device)
+        for k in range(0, len(rows), CHUNK):
+            at = slice(k, k + CHUNK)
+            group = torch.from_numpy(self._group_N[rows[at]]).to(epochs.device)
+            x_BCT = epochs.read(rows[at], None if shift is None else shift[at])
+            torch.bmm(self._matrix_GCC[group], x_BCT.sub_(self._offset_GC[group][:, :, None]), out=out_BCT[at])
+        return out_BCT.clamp_(-self._clamp, self._clamp) if self._clamp else out_BCT
 
 
 def open_stores(recipe: Recipe, progress: Progress) -> list[SignalStore]:

@@ -1,11 +1,11 @@
-"""Batches of training steps, each a function of the step alone, prepared while the step before is computed."""
+"""Batches of training steps, each a function of the step alone, prepared while the steps before are computed."""
 
 from __future__ import annotations
 
-import queue
-import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,6 +20,7 @@ from synapse_diffusion.training.data import ScaledEpochs
 from synapse_diffusion.training.examples import Asked, Batch, Examples, read
 
 AHEAD: Final = 3  # batches
+READERS: Final = 2  # threads: whitening 271 sensors takes longer than a small decoder's step
 EVEN: Final = 8  # processes that can share a batch of the default size
 ORDER, DRAW, NOISE = 7, 8, 9  # streams of random numbers
 
@@ -60,49 +61,31 @@ class Feed:
         return Batch(signals, batch.people, kept, target_B)
 
     def batches(self, start: int, stop: int) -> Iterator[Batch]:
-        """Batches of these steps; on a CPU from a thread of its own."""
+        """Batches of these steps; on a CPU from threads of their own."""
         if any(data.epochs.device.type != "cpu" for data in self.data.values()):
             yield from (self.make(step) for step in range(start, stop))
             return
-        ready: queue.Queue[Batch | BaseException] = queue.Queue(AHEAD)
-        ended = threading.Event()
-
-        def work() -> None:
-            for step in range(start, stop):
-                try:
-                    made: Batch | BaseException = self.make(step)
-                except BaseException as error:  # raised where the batch is used
-                    made = error
-                while not ended.is_set():
-                    try:
-                        ready.put(made, timeout=0.1)
-                        break
-                    except queue.Full:
-                        continue
-                if ended.is_set() or isinstance(made, BaseException):
-                    return
-
-        thread = threading.Thread(target=work, daemon=True)
-        thread.start()
-        try:
-            for _ in range(start, stop):
-                began = time.perf_counter()
-                made = ready.get()
-                self.waited_s += time.perf_counter() - began
-                if isinstance(made, BaseException):
-                    raise made
-                yield made
-        finally:
-            ended.set()
-            thread.join()
+        with ThreadPoolExecutor(READERS) as pool:
+            ahead = deque(pool.submit(self.make, step) for step in range(start, min(start + AHEAD, stop)))
+            try:
+                for step in range(start + AHEAD, stop + AHEAD):
+                    began = time.perf_counter()
+                    made = ahead.popleft().result()
+                    self.waited_s += time.perf_counter() - began
+                    if step < stop:
+                        ahead.append(pool.submit(self.make, step))
+                    yield made
+            finally:
+                pool.shutdown(cancel_futures=True)
 
     def _items(self, step: int) -> NDArray[np.int64]:
         """Items of a step: all of them in a new random order each pass."""
         number, k = divmod(step, self._per_pass)
-        if self._order[0] != number:
+        known, order = self._order  # taken at once: other threads may be in another pass
+        if known != number:
             order = np.random.default_rng([*self.key, ORDER, number]).permutation(len(self.examples))
             self._order = (number, order)
-        return self._order[1][k * self.batch : (k + 1) * self.batch]
+        return order[k * self.batch : (k + 1) * self.batch]
 
     def _modalities(self, n: int, rng: np.random.Generator) -> dict[str, NDArray[np.float64]]:
         """Which modalities each trial's fused output has: sometimes one is left out, never the last."""

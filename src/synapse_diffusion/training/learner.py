@@ -67,6 +67,14 @@ class Learner(nn.Module):
         return list(self.objective.parameters())
 
 
+def estimates(network: Network | EarlyNetwork) -> bool:
+    """Does any decoder estimate something from trials before it is trained?"""
+    return any(
+        isinstance(part, Decoder) and type(part).fit_statistics is not Decoder.fit_statistics
+        for part in network.modules()
+    )
+
+
 @torch.no_grad()
 def fit_statistics(network: Network | EarlyNetwork, batch: Batch, cell_N: NDArray[np.int64]) -> None:
     """Let each decoder estimate what it estimates; `cell_N`: trials of equal number have equal mean responses."""

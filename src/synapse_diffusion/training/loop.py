@@ -6,22 +6,30 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from synapse_diffusion.config import ExecutionSettings, TrainSettings
 from synapse_diffusion.errors import RunError, StoppedError
 from synapse_diffusion.models.fusion import Network
-from synapse_diffusion.parallel import Group, wrap
+from synapse_diffusion.parallel import Group, freed_memory_kept, wrap
 from synapse_diffusion.training.checkpoint import Kept, State
 from synapse_diffusion.training.data import ScaledEpochs
 from synapse_diffusion.training.examples import Asked, Batch, Examples, chunks, read
 from synapse_diffusion.training.feeding import Feed, batch_size
-from synapse_diffusion.training.learner import LINEAR_TRIALS, STATISTICS_TRIALS, Learner, begin, fit_statistics
+from synapse_diffusion.training.learner import (
+    LINEAR_TRIALS,
+    STATISTICS_TRIALS,
+    Learner,
+    begin,
+    estimates,
+    fit_statistics,
+)
 from synapse_diffusion.training.objectives import Images, Judged, Questions
 from synapse_diffusion.training.requests import SAVE_AND_END, Requests
 
@@ -71,10 +79,11 @@ def fit(
     learner.to(device)
     fresh = not course.checkpoint.exists()
     if fresh:
-        _begin(learner, course, cell_of)
+        with freed_memory_kept():
+            _begin(learner, course, cell_of)
     trained = wrap(learner, course.group, course.execution.sharding)
     if course.execution.compile:
-        learner.network.compile()
+        learner.network.compile(options={"fallback_random": True})  # dropout draws as it does uncompiled
     optimizer = learner.optimizer(settings.learning_rate, settings.weight_decay)
     parameters = dict(learner.named_parameters())
     ema = {name: p.detach().clone() for name, p in parameters.items()}
@@ -82,7 +91,7 @@ def fit(
     state = State() if fresh else kept.load(course.checkpoint)
     size = batch_size(settings, len(course.training), course.group)
     feed = Feed(course.data, course.training, settings, size, course.key, course.group)
-    with course.requests.answered_by_steps() as requests:
+    with course.requests.answered_by_steps() as requests, freed_memory_kept():
         while state.step < course.last and state.since_best < settings.patience:
             stop = min((state.step // course.every + 1) * course.every, course.last)
             _stretch(trained, kept, course, feed, state, stop, requests)
@@ -103,7 +112,8 @@ def _begin(learner: Learner, course: Course, cell_of: Callable[[str], NDArray[np
     rng = np.random.default_rng(course.key)
     asked = _some(course.training, STATISTICS_TRIALS, rng)
     name, pick = next(iter(asked.picks.items()))
-    fit_statistics(learner.network, read(asked, course.data), cell_of(name)[pick.rows])
+    if estimates(learner.network):
+        fit_statistics(learner.network, read(asked, course.data), cell_of(name)[pick.rows])
     if isinstance(learner.objective, Images | Questions):
         begin(learner.network, _all_batches(learner, course, rng), learner.objective)
 
@@ -133,7 +143,8 @@ def _stretch(
 ) -> None:
     """Steps until the next check."""
     settings = course.settings
-    parameters = dict(kept.module.named_parameters())
+    averages, weights = list(kept.ema.values()), list(kept.module.parameters())
+    averaging = cast("Callable[[float], Callable[..., None]]", get_ema_multi_avg_fn)
     device = next(iter(feed.data.values())).epochs.device
     exact = torch.float32 if device.type == "mps" else torch.float64  # a sum in two parts is then the same sum
     total = torch.zeros((), device=device, dtype=exact)
@@ -148,9 +159,7 @@ def _stretch(
         torch.nn.utils.clip_grad_norm_(kept.module.parameters(), LARGEST_GRADIENT)
         kept.optimizer.step()
         decay = min(settings.ema, (2 + state.step) / (11 + state.step))
-        with torch.no_grad():
-            for name, parameter in parameters.items():
-                kept.ema[name].lerp_(parameter, 1 - decay)
+        averaging(decay)(averages, weights, 0)
         total += loss.detach()
         state.step += 1
         state.since_check += 1
