@@ -323,8 +323,9 @@ def test_settings_that_do_not_go_together(both: Path) -> None:
 def test_shuffled_images_are_at_chance(both: Path, tmp_path: Path) -> None:
     recipe: Recipe = small(both, *RETRIEVE, "labels.shuffled=true", f"paths.runs={tmp_path}", "evaluate.controls=[]")
     rows = evaluate(train(recipe, "x", "test", quiet, quiet).folder, quiet, quiet)
-    p = [row["p"] for row in scored(rows, metric="mean_rank", control="shuffled_labels") if row["model"] != "observer"]
-    assert min(p) * len(p) > 0.01
+    p = [row["p_holm"] for row in scored(rows, control="shuffled_labels") if row["p_holm"] is not None]
+    assert len(p) > 10
+    assert min(p) > 0.01
 
 
 def test_scores_are_written_as_returned(both: Path, fused: tuple[Run, list[dict[str, Any]]]) -> None:

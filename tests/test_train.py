@@ -104,7 +104,8 @@ def test_evaluate_writes_what_it_says(trained: Run, scores: list[dict[str, Any]]
     assert written["version"] == 1
     assert len(written["rows"]) == len(scores)
     keys = (
-        "task split modality person metric k_repeats gallery control transductive seed value chance low high p n model"
+        "task split modality person metric k_repeats gallery control transductive seed value chance low high p n model "
+        "p_holm low_people high_people n_people note"
     )
     assert set(written["rows"][0]) == set(keys.split(" "))
     test = pd.read_csv(trained.folder / "predictions/test.tsv", sep="\t")
@@ -116,6 +117,21 @@ def test_evaluate_writes_what_it_says(trained: Run, scores: list[dict[str, Any]]
     assert row["value"] == pytest.approx((mine["label"] == mine["predicted"]).mean())
     for name in ("confusion_val.png", "confusion_test.png", "curve.png"):
         assert (trained.folder / "figures" / name).stat().st_size > 10_000
+
+
+def test_rows_over_people_and_p_of_the_whole_run(scores: list[dict[str, Any]]) -> None:
+    for row in scores:
+        both = row["person"] == "all"
+        assert row["n_people"] == (2 if both else 1)
+        assert (row["low_people"] is not None) == both
+        assert row["note"] == ("the interval over 2 people is rough" if both else None)
+        claims = row["split"] == "test" and row["control"] == "none" and row["p"] is not None
+        assert (row["p_holm"] is not None) == claims
+        assert not claims or row["p"] <= row["p_holm"] <= 1
+    family = [r for r in scores if r["p_holm"] is not None and r["person"] == "all"]
+    assert len(family) == 2 * 2 * 4  # models, numbers of repeats, metrics
+    best = min(family, key=lambda row: row["p"])
+    assert best["p_holm"] == pytest.approx(min(1, len(family) * best["p"]))
 
 
 def test_the_decoder_finds_the_signal(scores: list[dict[str, Any]]) -> None:

@@ -309,21 +309,26 @@ def _print_scores(rows: list[dict[str, Any]], folder: Path) -> None:
     among = " among the test images" if rows[0]["task"] == "retrieve" else ""
     table = Table(title=f"{metric.replace('_', ' ')}{among}")
     left = ("split", "person", "decoder")
-    for name in (*left, "repeats", "value", "95 % interval", "chance", "p", beside.replace("_", " "), "decisions"):
+    right = ("repeats", "value", "95 % interval", "over people", "chance", "p", "Holm", beside.replace("_", " "), "n")
+    for name in (*left, *right):
         table.add_column(name, justify="left" if name in left else "right")
     other = {_key(row): row for row in rows if row["metric"] == beside}
     for row in rows:
         if row["metric"] != metric:
             continue
-        p = "" if row["p"] is None else f"{row['p']:.4f}"
+        p, holm = ("" if row[name] is None else f"{row[name]:.4f}" for name in ("p", "p_holm"))
         interval = "" if row["low"] is None else f"{row['low']:.3f} .. {row['high']:.3f}"
+        people = "" if row["low_people"] is None else f"{row['low_people']:.3f} .. {row['high_people']:.3f}"
         control = "" if row["control"] == "none" else f", {row['control'].replace('_', ' ')}"
         gallery = f" of {row['gallery']}" if row["gallery"] else ""
         table.add_row(
             row["split"], row["person"], row["model"] + control + gallery, str(row["k_repeats"]), f"{row['value']:.3f}",
-            interval, f"{row['chance']:.3f}", p, f"{other[_key(row)]['value']:.3f}", str(row["n"]),
+            interval, "~" * bool(row["note"]) + people, f"{row['chance']:.3f}", p, holm,
+            f"{other[_key(row)]['value']:.3f}", str(row["n"]),
         )  # fmt: skip
     Console(width=None if sys.stdout.isatty() else 130).print(table)
+    if any(row["note"] for row in rows):
+        _say("~: so few people are drawn again that the interval over people is rough (docs/formats.md)")
     for line in observer_shares(rows):
         _say(line)
     for path in sorted((folder / "figures").glob("*.png")):

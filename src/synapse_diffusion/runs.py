@@ -120,7 +120,8 @@ def score_row(score: Score, **about: Any) -> dict[str, Any]:
     """One row of scores.json; `about` fills the columns that say which figure it is."""
     columns = {
         "task": "classify", "split": "", "modality": "eeg", "person": "all", "model": "", "k_repeats": 1,
-        "gallery": None, "control": "none", "transductive": False, "seed": None,
+        "gallery": None, "control": "none", "transductive": False, "seed": None, "p_holm": None, "n_people": None,
+        "note": None,
     }  # fmt: skip
     values = {**columns, **about, **asdict(score)}
     return {name: None if isinstance(value, float) and np.isnan(value) else value for name, value in values.items()}

@@ -16,7 +16,9 @@ from synapse_diffusion.metrics import (
     classification_scores,
     csls,
     hits,
+    holm,
     paired_difference,
+    people_interval,
     permute_blocks,
     permute_units,
     question_scores,
@@ -24,10 +26,13 @@ from synapse_diffusion.metrics import (
     sinkhorn,
 )
 from synapse_diffusion.runs import score_row
+from synapse_diffusion.splits import TEST
 from synapse_diffusion.training.decisions import ABOUT, columns, first_rows
 from synapse_diffusion.training.examples import Asked
 from synapse_diffusion.training.setting import Index, Setting
 
+CLAIMS: Final = ("none", "shuffled_labels")
+ROUGH_PEOPLE: Final = 4  # so few tell little of others: their two-sided Wilcoxon cannot go under .125
 BLOCK_TRIALS: Final = 20  # trials of a continuous design that are drawn together for an interval
 SINKHORN: Final = (0.05, 20)  # temperature of standardised scores, iterations
 Scores = NDArray[np.float64]
@@ -40,10 +45,31 @@ class Answered:
     model: str
     k_repeats: int
     trials: pd.DataFrame
-    """`trial_id person session run image_id concept fold` of each decision (its first trial)."""
+    """`trial_id person session run image_id concept fold` of each decision (its first trial); of pairs of modalities
+    also `meg_person`."""
     score_NK: Scores
     truth_N: Index
     control: str = "none"
+
+    @property
+    def people(self) -> dict[str, NDArray[np.str_]]:
+        """Whose trials these are (N,), of a fusion by modality; empty where two people of one modality are asked."""
+        if self.model.startswith("two "):
+            return {}
+        columns = [str(name) for name in self.trials if name == "person" or str(name).endswith("_person")]
+        return {name: self.trials[name].to_numpy(dtype=str) for name in columns}
+
+    @property
+    def n_people(self) -> int | None:
+        """How many; of a fusion, of the modality that has fewer."""
+        return min((len(set(person_N)) for person_N in self.people.values()), default=None)
+
+    @property
+    def several(self) -> list[Index]:
+        """The people by number, where there are two or more to draw from."""
+        if (self.n_people or 0) < 2:
+            return []
+        return [np.unique(person_N, return_inverse=True)[1] for person_N in self.people.values()]
 
     def of(self, person: str) -> Answered:
         """One person's decisions."""
@@ -59,8 +85,10 @@ def answered(
     control: str = "none",
 ) -> list[Answered]:  # fmt: skip
     """Answers of several models to the same decisions."""
-    first = next(iter(asked.picks))
+    first, *others = asked.picks
     trials = setting.sources.of[first].trials.iloc[first_rows(asked, first)][list(ABOUT)].reset_index(drop=True)
+    for name in others:
+        trials[f"{name}_person"] = setting.sources.of[name].trials["person"].iloc[first_rows(asked, name)].to_numpy()
     truth_N = columns(setting, asked.target_N, gallery_K)
     return [
         Answered(model, k_repeats, trials.assign(fold=fold), score_NK, truth_N, control)
@@ -93,8 +121,10 @@ def score_rows(
         people = sorted(answer.trials["person"].unique())
         for person in ["all", *people] if len(people) > 1 and not setting.sources.is_fusion else ["all"]:
             rng = np.random.default_rng([seed, number])
-            for score, more in _scores(setting, answer.of(person), gallery_K, rng):
-                rows.append(score_row(score, **_about(setting, answer, split, person), **more))
+            mine = answer.of(person)
+            about = _about(setting, mine, split, person)
+            for score, more in _scores(setting, mine, gallery_K, rng):
+                rows.append(_row(score, **about, **more))
     return rows
 
 
@@ -108,21 +138,50 @@ def difference_rows(setting: Setting, answers: Sequence[Answered], split: str, o
     if setting.task.answers is not None:
         return rows
     unit = "image_id" if setting.task.kind == "retrieve" else "concept"
-    right = {}
+    right, by_people = {}, {}
     for number, answer in enumerate(answers):
         if answer.control == "none":
-            hit = pd.Series(hits(answer.score_NK, answer.truth_N, 1))
-            right[number] = hit.groupby(answer.trials[unit].to_numpy(dtype=str)).mean()
+            hit, unit_N = pd.Series(hits(answer.score_NK, answer.truth_N, 1)), answer.trials[unit].to_numpy(dtype=str)
+            right[number] = hit.groupby(unit_N).mean()
+            if answer.several:
+                by_people[number] = hit.groupby([unit_N, *answer.people.values()]).mean()
     for mine in [n for n in right if answers[n].model == ours]:
         for other in [n for n in right if n != mine and answers[n].k_repeats == answers[mine].k_repeats]:
             both = pd.concat([right[mine], right[other]], axis=1, join="inner")
             a, b = both.iloc[:, 0].to_numpy(), both.iloc[:, 1].to_numpy()
             rng = np.random.default_rng(settings.seed)
             value, low, high = paired_difference(a, b, np.arange(len(a)), settings.bootstrap, rng)
-            score = Score("right_more_often", value, 0.0, low, high, float("nan"), len(a))
+            wide = float("nan"), float("nan")
+            if mine in by_people and other in by_people:
+                cells = pd.concat([by_people[mine], by_people[other]], axis=1, join="inner")
+                wide = _difference_over_people(cells, settings.bootstrap, rng)
+            score = Score("right_more_often", value, 0.0, low, high, float("nan"), len(a), *wide)
             about = _about(setting, replace(answers[mine], model=f"{ours} - {answers[other].model}"), split, "all")
-            rows.append(score_row(score, **about, gallery=answers[mine].score_NK.shape[1]))
+            rows.append(_row(score, **about, gallery=answers[mine].score_NK.shape[1]))
     return rows
+
+
+def with_holm(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows with `p_holm`: p adjusted within a family of what one run claims of its test part.
+
+    One family are the scores over all people: every model, metric, number of repeats and gallery; another those of
+    single people, all of them together. Controls claim nothing; validation was chosen on; neither is adjusted.
+    """
+    adjusted = [dict(row) for row in rows]
+    claims = [row for row in adjusted if row["split"] == TEST and row["control"] in CLAIMS and row["p"] is not None]
+    for of_all in (True, False):
+        family = [row for row in claims if (row["person"] == "all") == of_all]
+        for row, p in zip(family, holm(np.array([row["p"] for row in family], dtype=float)), strict=True):
+            row["p_holm"] = float(p)
+    return adjusted
+
+
+def _difference_over_people(cells: pd.DataFrame, n_draws: int, rng: np.random.Generator) -> tuple[float, float]:
+    """Interval of the mean difference of two columns with an index of unit and people, all drawn again."""
+    index = [np.unique(level, return_inverse=True)[1] for level in zip(*cells.index, strict=True)]
+    difference_1N = (cells.iloc[:, 0] - cells.iloc[:, 1]).to_numpy()[None]
+    low, high = people_interval(difference_1N, index[0], index[1:], n_draws, rng)
+    return float(low[0]), float(high[0])
 
 
 def _about(setting: Setting, answer: Answered, split: str, person: str) -> dict[str, Any]:
@@ -130,46 +189,59 @@ def _about(setting: Setting, answer: Answered, split: str, person: str) -> dict[
     control = "shuffled_labels" if recipe.labels.shuffled and answer.control == "none" else answer.control
     return {
         "task": setting.task.kind, "split": split, "person": person, "model": answer.model,
-        "k_repeats": answer.k_repeats, "seed": recipe.train.seed, "control": control,
+        "k_repeats": answer.k_repeats, "seed": recipe.train.seed, "n_people": answer.n_people, "control": control,
         "modality": "eeg+meg" if setting.sources.is_fusion else recipe.data.modality,
     }  # fmt: skip
+
+
+def _row(score: Score, *, n_people: int | None, **about: Any) -> dict[str, Any]:
+    rough = np.isfinite(score.low_people) and n_people is not None and n_people <= ROUGH_PEOPLE
+    note = f"the interval over {n_people} people is rough" if rough else None
+    return score_row(score, **about, n_people=n_people, note=note)
+
+
+@dataclass(frozen=True)
+class _Draws:
+    """What all scores are asked with."""
+
+    permutations: int
+    bootstrap: int
+    rng: np.random.Generator
+    people: Sequence[Index]
 
 
 def _scores(
     setting: Setting, answer: Answered, gallery_K: Index | None, rng: np.random.Generator
 ) -> list[tuple[Score, dict[str, Any]]]:
     settings = setting.recipe.evaluate
-    draws = {
-        "permutations": settings.permutations if "observer" not in answer.model else 0,
-        "bootstrap": settings.bootstrap,
-    }
+    permutations = settings.permutations if "observer" not in answer.model else 0
+    draws = _Draws(permutations, settings.bootstrap, rng, answer.several)
     if setting.task.kind == "retrieve":
         assert gallery_K is not None
-        return _retrieval(setting, answer, gallery_K, draws, rng)
+        return _retrieval(setting, answer, gallery_K, draws)
     if setting.task.answers is not None:
         concept = answer.trials["concept"].to_numpy(dtype=str)
         unit_N = np.unique(concept, return_inverse=True)[1]
         answer_NQ = setting.task.answers[answer.truth_N]
-        return [(score, {}) for score in question_scores(answer.score_NK, answer_NQ, unit_N, **draws, rng=rng)]
+        return [(score, {}) for score in question_scores(answer.score_NK, answer_NQ, unit_N, **vars(draws))]
     unit_N, permute = design(answer.trials, answer.truth_N, blocks=setting.recipe.split.method == "blocks")
     probability = np.exp(answer.score_NK - np.logaddexp.reduce(answer.score_NK, axis=1, keepdims=True))
-    return [(s, {}) for s in classification_scores(probability, answer.truth_N, unit_N, permute, **draws, rng=rng)]
+    return [(s, {}) for s in classification_scores(probability, answer.truth_N, unit_N, permute, **vars(draws))]
 
 
 def _retrieval(
-    setting: Setting, answer: Answered, gallery_K: Index, draws: dict[str, int], rng: np.random.Generator
+    setting: Setting, answer: Answered, gallery_K: Index, draws: _Draws
 ) -> list[tuple[Score, dict[str, Any]]]:
     """By exact image and by concept; and rescaled with all test decisions at once, which is another question."""
     assert setting.task.table is not None
     image_N = np.unique(answer.trials["image_id"].to_numpy(dtype=str), return_inverse=True)[1]
     n = len(gallery_K)
-    permutations, bootstrap = draws["permutations"], draws["bootstrap"]
 
     def scored(score_NK: Scores, truth_N: Index, unit_N: Index, permutations: int) -> list[Score]:
-        return retrieval_scores(score_NK, truth_N, unit_N, permutations=permutations, bootstrap=bootstrap, rng=rng)
+        return retrieval_scores(score_NK, truth_N, unit_N, **vars(replace(draws, permutations=permutations)))
 
     found: list[tuple[Score, dict[str, Any]]] = [
-        (score, {"gallery": n}) for score in scored(answer.score_NK, answer.truth_N, image_N, permutations)
+        (score, {"gallery": n}) for score in scored(answer.score_NK, answer.truth_N, image_N, draws.permutations)
     ]
     if answer.control != "none":
         return found
@@ -177,7 +249,7 @@ def _retrieval(
     if len(set(concept_K)) < n:
         score_NJ, concepts = by_concept(answer.score_NK, concept_K)
         truth_N = np.searchsorted(concepts, concept_K[answer.truth_N])
-        for score in scored(score_NJ, truth_N, truth_N, permutations):
+        for score in scored(score_NJ, truth_N, truth_N, draws.permutations):
             found.append((replace(score, metric=f"concept_{score.metric}"), {"gallery": len(concepts)}))
     if "observer" not in answer.model:
         z_NK = answer.score_NK - answer.score_NK.mean(1, keepdims=True)

@@ -13,7 +13,15 @@ from synapse_diffusion.evaluate.controls import control_answers
 from synapse_diffusion.evaluate.dynamics import dynamics
 from synapse_diffusion.evaluate.observers import observe_classes, observe_images
 from synapse_diffusion.evaluate.pictures import draw_part, draw_scores
-from synapse_diffusion.evaluate.scoring import Answered, Scores, answered, difference_rows, joined, score_rows
+from synapse_diffusion.evaluate.scoring import (
+    Answered,
+    Scores,
+    answered,
+    difference_rows,
+    joined,
+    score_rows,
+    with_holm,
+)
 from synapse_diffusion.models.fusion import FUSED
 from synapse_diffusion.splits import TEST, VALIDATION
 from synapse_diffusion.training.decisions import decision_table, gallery_of
@@ -47,7 +55,7 @@ def evaluate(folder: Path, say: Say, progress: Progress) -> list[dict[str, Any]]
         trained.run.write_predictions(split, pd.concat(tables, ignore_index=True))
         draw_part(trained, together, split)
         progress(f"scoring {split}", 1, 1)
-    rows += _larger_galleries(trained, progress)
+    rows = with_holm(rows + _larger_galleries(trained, progress))
     if setting.recipe.evaluate.dynamics:
         rows += dynamics(trained, progress)
     trained.run.write_scores(rows)

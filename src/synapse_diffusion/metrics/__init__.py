@@ -19,6 +19,7 @@ from synapse_diffusion.metrics.dynamics import (
     time_resolved,
     time_resolved_ridge,
 )
+from synapse_diffusion.metrics.multiple import holm
 from synapse_diffusion.metrics.observers import NoiseModel, Observer
 from synapse_diffusion.metrics.questions import per_question, question_scores
 from synapse_diffusion.metrics.retrieval import (
@@ -30,6 +31,7 @@ from synapse_diffusion.metrics.retrieval import (
     hits,
     log_softmax,
     paired_difference,
+    people_interval,
     ranks,
     retrieval_scores,
     sinkhorn,
@@ -56,12 +58,14 @@ __all__ = [
     "from_confusion",
     "fuse",
     "hits",
+    "holm",
     "lda_log_probability",
     "log_softmax",
     "max_statistic_p",
     "null_areas",
     "null_ranks",
     "paired_difference",
+    "people_interval",
     "per_question",
     "permute_blocks",
     "permute_units",

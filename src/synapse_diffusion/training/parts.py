@@ -148,9 +148,10 @@ def _report(
     trials = sources.of[name].trials
     of = f"{name}: " if sources.is_fusion else ""
     if number == 0:
-        usable, copied = trials["usable"].to_numpy(), trials["store"].isin(list(sources.of[name].epochs.copies))
+        copied = trials["store"].isin(list(sources.of[name].epochs.copies)).to_numpy()
+        touch = ~trials["usable"].to_numpy() & ~copied
         say(
-            f"{of}{len(trials)} trials: {int((~usable & ~copied.to_numpy()).sum())} touch a bad stretch or the recording's ends, "
+            f"{of}{len(trials)} trials: {int(touch.sum())} touch a bad stretch or the recording's ends, "
             f"{int((stratum_N >= 0).sum())} of the others are decoded"
         )
     parts = (TRAIN, VALIDATION, TEST)
