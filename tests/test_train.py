@@ -17,7 +17,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from conftest import quiet, small, small_meg
 from synapse_diffusion.convert import convert
 from synapse_diffusion.errors import DataError, RunError, StoreError
-from synapse_diffusion.evaluate import evaluate
+from synapse_diffusion.evaluate import evaluate, evaluate_seeds
 from synapse_diffusion.evaluate.scoring import design
 from synapse_diffusion.metrics import classification_scores
 from synapse_diffusion.models.base import Shape
@@ -117,6 +117,48 @@ def test_evaluate_writes_what_it_says(trained: Run, scores: list[dict[str, Any]]
     assert row["value"] == pytest.approx((mine["label"] == mine["predicted"]).mean())
     for name in ("confusion_val.png", "confusion_test.png", "curve.png"):
         assert (trained.folder / "figures" / name).stat().st_size > 10_000
+
+
+def test_seeds_are_summed_up(
+    study: Path, trained: Run, scores: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = ["train.steps=6", "train.checks=2", "evaluate.controls=[]"]
+    recipes = [small(study, *few, f"paths.runs={tmp_path}", f"train.seed={seed}") for seed in (0, 1, 2)]
+    runs = [train(recipe, "small", "test", quiet, quiet).folder for recipe in recipes]
+    single = [evaluate(runs[0], quiet, quiet)]
+    opened: list[Path] = []
+
+    def spy(folder: Path, *args: Any) -> list[dict[str, Any]]:
+        opened.append(folder)
+        single.append(evaluate(folder, *args))
+        return single[-1]
+
+    monkeypatch.setattr("synapse_diffusion.evaluate.seeds.evaluate", spy)
+    folder, table = evaluate_seeds(runs, None, quiet, quiet)
+    assert opened == runs[1:]  # the first is scored already
+    assert folder == tmp_path / "small-seeds"
+    assert len(table) == len(single[0])
+    wanted = {"split": "test", "person": "all", "model": "compact", "metric": "auc", "k_repeats": 1}
+    values = [row["value"] for rows in single for row in rows if row.items() >= wanted.items()]
+    [row] = [row for row in table if row.items() >= wanted.items()]
+    assert row["n_seeds"] == len(set(values)) == 3
+    assert row["mean"] == pytest.approx(np.mean(values))
+    assert row["sd"] == pytest.approx(np.std(values, ddof=1))
+    assert (row["smallest"], row["largest"]) == (min(values), max(values))
+    linear = next(r for r in table if r.items() >= {**wanted, "model": "linear"}.items())
+    assert linear["sd"] == pytest.approx(0, abs=0.02)
+    assert json.loads((folder / "seeds.json").read_text())["rows"] == table
+    assert len(pd.read_csv(folder / "seeds.tsv", sep="\t")) == len(table)
+    assert evaluate_seeds(runs, tmp_path / "elsewhere", quiet, quiet)[1] == table
+    assert len(opened) == 2
+    (runs[1] / "scores.json").write_text("{")
+    with pytest.raises(RunError, match=r"scores\.json: missing, damaged or of another version; evaluate the run again"):
+        evaluate_seeds(runs, None, quiet, quiet)
+    other = train(small(study, *few, f"paths.runs={tmp_path}", "view.clamp=1.0"), "x", "test", quiet, quiet).folder
+    with pytest.raises(RunError, match=r"differs from \S+ in view\.clamp, not in train\.seed alone"):
+        evaluate_seeds([runs[0], other], None, quiet, quiet)
+    with pytest.raises(RunError, match=r"has train\.seed = 0 like"):
+        evaluate_seeds([runs[0], runs[0].parent / "." / runs[0].name], None, quiet, quiet)
 
 
 def test_rows_over_people_and_p_of_the_whole_run(scores: list[dict[str, Any]]) -> None:

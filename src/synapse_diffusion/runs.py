@@ -115,6 +115,18 @@ class Run:
         """`scores.json`: one row a figure."""
         write_json({"version": SCORES_VERSION, "rows": list(rows)}, self.folder / "scores.json")
 
+    def read_scores(self) -> list[dict[str, Any]]:
+        """The rows of scores.json. Raises `RunError` where it is missing or damaged."""
+        path = self.folder / "scores.json"
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            if values["version"] != SCORES_VERSION:
+                raise ValueError
+            rows: list[dict[str, Any]] = values["rows"]
+        except (OSError, ValueError, KeyError, TypeError):
+            raise RunError(f"{path}: missing, damaged or of another version; evaluate the run again") from None
+        return rows
+
 
 def score_row(score: Score, **about: Any) -> dict[str, Any]:
     """One row of scores.json; `about` fills the columns that say which figure it is."""
