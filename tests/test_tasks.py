@@ -77,7 +77,10 @@ def test_images_are_retrieved(both: Path, tmp_path: Path) -> None:
         for row in scored(rows, metric="top1", k_repeats=1, control=control):
             assert row["low"] <= row["chance"] + 1e-9, control
     assert {row["transductive"] for row in rows} == {True, False}
-    assert all(row["transductive"] == row["metric"].startswith(("csls", "sinkhorn")) for row in rows)
+    assert all(row["transductive"] == row["metric"].startswith(("csls", "sinkhorn", "procrustes")) for row in rows)
+    turned = scored(rows, metric="procrustes_mean_rank", k_repeats=4)
+    assert [row["model"] for row in turned] == ["compact"]  # baselines and observers are not turned
+    assert turned[0]["value"] < 0.4
     table = pd.read_csv(run.folder / "predictions/test.tsv", sep="\t")
     mine = table[(table["model"] == "compact") & (table["k_repeats"] == 4)]
     top1 = scored(rows, metric="top1", model="compact", k_repeats=4, control="none")[0]["value"]
@@ -94,6 +97,20 @@ def test_images_are_retrieved(both: Path, tmp_path: Path) -> None:
         assert (run.folder / f"figures/{name}.png").stat().st_size > 10_000, name
     times = pd.read_csv(run.folder / "dynamics.tsv", sep="\t")
     assert set(times["measure"]) == {"rank_above_chance", "split_half_reliability", "similarity_to_targets"}
+
+
+def test_vectors_and_scores_are_of_one_space(both: Path, tmp_path: Path) -> None:
+    """With a space that each member has learned for itself."""
+    more = ["train.members=2", "target.projection=4", "train.steps=4", "train.checks=1", f"paths.runs={tmp_path}"]
+    run = train(small(both, *RETRIEVE, *more), "x", "test", quiet, quiet)
+    trained = open_trained(run.folder, quiet)
+    models, rows = trained.models(0, final=True), trained.rows(0, TEST)
+    targets = {name: trained.setting.task.of[name].target_N[r] for name, r in rows.items()}
+    gallery_K = np.unique(targets["eeg"])
+    asked = next(questions(trained.setting, rows, targets)).asked
+    predicted_ND, gallery_KD = models.spaces(asked, gallery_K, "compact")
+    assert predicted_ND.shape[1] == gallery_KD.shape[1] == 2 * 4
+    assert np.allclose(predicted_ND @ gallery_KD.T, models.ask(asked, gallery_K)["compact"], atol=1e-6)
 
 
 def test_a_larger_gallery_holds_more_images(both: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from synapse_diffusion.metrics import (
     Score,
+    align,
     by_concept,
     classification_scores,
     csls,
@@ -50,6 +51,8 @@ class Answered:
     score_NK: Scores
     truth_N: Index
     control: str = "none"
+    aligned_NK: Scores | None = None
+    """Transductive: scores after the predicted vectors were turned onto the gallery's, each person's by themselves."""
 
     @property
     def people(self) -> dict[str, NDArray[np.str_]]:
@@ -77,7 +80,10 @@ class Answered:
             return self
         mine = (self.trials["person"] == person).to_numpy()
         trials = self.trials[mine].reset_index(drop=True)
-        return replace(self, trials=trials, score_NK=self.score_NK[mine], truth_N=self.truth_N[mine])
+        aligned_NK = None if self.aligned_NK is None else self.aligned_NK[mine]
+        return replace(
+            self, trials=trials, score_NK=self.score_NK[mine], truth_N=self.truth_N[mine], aligned_NK=aligned_NK
+        )
 
 
 def answered(
@@ -96,6 +102,17 @@ def answered(
     ]
 
 
+def with_aligned(answer: Answered, predicted_ND: Scores, gallery_KD: Scores) -> Answered:
+    """The answer with each person's predicted vectors turned onto the gallery's (of a fusion, with all pairs')."""
+    people = answer.people
+    person_N = people["person"] if len(people) == 1 else np.zeros(len(predicted_ND))
+    aligned_NK = np.empty_like(answer.score_NK)
+    for person in np.unique(person_N):
+        mine = person_N == person
+        aligned_NK[mine] = align(predicted_ND[mine], gallery_KD)
+    return replace(answer, aligned_NK=aligned_NK)
+
+
 def joined(parts: Sequence[Answered]) -> list[Answered]:
     """The same model's answers of several folds, together."""
     groups: dict[tuple[str, int, str], list[Answered]] = {}
@@ -107,6 +124,9 @@ def joined(parts: Sequence[Answered]) -> list[Answered]:
             trials=pd.concat([p.trials for p in of], ignore_index=True),
             score_NK=np.concatenate([p.score_NK for p in of]),
             truth_N=np.concatenate([p.truth_N for p in of]),
+            aligned_NK=None
+            if of[0].aligned_NK is None
+            else np.concatenate([p.aligned_NK for p in of if p.aligned_NK is not None]),
         )
         for of in groups.values()
     ]
@@ -232,7 +252,7 @@ def _scores(
 def _retrieval(
     setting: Setting, answer: Answered, gallery_K: Index, draws: _Draws
 ) -> list[tuple[Score, dict[str, Any]]]:
-    """By exact image and by concept; and rescaled with all test decisions at once, which is another question."""
+    """By exact image and by concept; and with all test decisions at once, which is another question."""
     assert setting.task.table is not None
     image_N = np.unique(answer.trials["image_id"].to_numpy(dtype=str), return_inverse=True)[1]
     n = len(gallery_K)
@@ -255,6 +275,8 @@ def _retrieval(
         z_NK = answer.score_NK - answer.score_NK.mean(1, keepdims=True)
         z_NK = z_NK / max(float(z_NK.std()), 1e-12)
         rescaled = {"csls": csls(z_NK), "sinkhorn": sinkhorn(z_NK, SINKHORN[0] * 10, SINKHORN[1])}
+        if answer.aligned_NK is not None:
+            rescaled["procrustes"] = answer.aligned_NK
         for name, score_NK in rescaled.items():
             for score in scored(score_NK, answer.truth_N, image_N, 0):
                 found.append((replace(score, metric=f"{name}_{score.metric}"), {"gallery": n, "transductive": True}))

@@ -85,7 +85,8 @@ def over_seeds(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def _seeds(runs: Sequence[Run]) -> list[int]:
     """Each run's seed. Raises `RunError` unless nothing but the seed differs."""
     first = runs[0]
-    own, seeds = _own_settings(first.recipe), dict[int, Run]()
+    own = _own_settings(first.recipe)
+    seeds: dict[int, Run] = {}
     for run in runs:
         recipe = run.recipe
         other = [key for key in _differences(own, _own_settings(recipe)) if key != "train.seed"]

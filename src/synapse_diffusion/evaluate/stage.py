@@ -20,6 +20,7 @@ from synapse_diffusion.evaluate.scoring import (
     difference_rows,
     joined,
     score_rows,
+    with_aligned,
     with_holm,
 )
 from synapse_diffusion.models.fusion import FUSED
@@ -90,7 +91,11 @@ def _answers(trained: Trained, number: int, split: str, gallery_K: Index | None)
         scores |= _combined(trained, number, question, gallery_K, scores)
         if final:
             scores |= _observed(trained, question, gallery_K)
-        answers += answered(setting, question.asked, gallery_K, scores, k, number)
+        found = answered(setting, question.asked, gallery_K, scores, k, number)
+        if final and gallery_K is not None:
+            vectors = models.spaces(question.asked, gallery_K, _main(trained))
+            found = [with_aligned(a, *vectors) if a.model == _main(trained) else a for a in found]
+        answers += found
         tables += [
             decision_table(setting, question.asked, gallery_K, score, model, number, k)
             for model, score in scores.items()

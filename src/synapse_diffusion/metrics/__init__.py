@@ -1,5 +1,6 @@
 """Scores and ideal observers: arrays in, figures out."""
 
+from synapse_diffusion.metrics.alignment import align
 from synapse_diffusion.metrics.classification import (
     Score,
     auc,
@@ -47,6 +48,7 @@ __all__ = [
     "NoiseModel",
     "Observer",
     "Score",
+    "align",
     "auc",
     "bootstrap_interval",
     "by_concept",
