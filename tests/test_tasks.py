@@ -197,6 +197,15 @@ def test_without_one_modality_the_fusion_reads_nothing_of_it(fused: tuple[Run, l
     assert network.exponent_M3.abs().sum() > 0  # decided on validation
 
 
+def test_modality_dropout_is_noticed(both: Path, tmp_path: Path) -> None:
+    def weights(*more: str) -> bytes:
+        few = ["train.steps=6", "train.checks=2", "train.refit=false", f"paths.runs={tmp_path}"]
+        run = train(small_pairs(both, *few, *more), "x", "test", quiet, quiet)
+        return (run.folder / "checkpoints/fold0_fused_member0.safetensors").read_bytes()
+
+    assert weights() != weights("train.modality_dropout=0.0")
+
+
 def test_two_people_never_share_a_trial(both: Path) -> None:
     recipe = small_pairs(both)
     sources = open_sources(recipe, torch.device("cpu"), quiet)
