@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 from numpy.typing import NDArray
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from conftest import quiet, small, small_meg, small_pairs
 from synapse_diffusion.config import Recipe
@@ -150,6 +151,7 @@ def test_yes_or_no_to_every_category(both: Path, tmp_path: Path) -> None:
     area = {row["model"]: row for row in scored(rows, metric="auc", k_repeats=4, control="none")}
     assert area["compact"]["value"] > 0.6
     assert {row["metric"] for row in rows} == {"auc", "average_precision"}
+    assert {row["model"] for row in scored(rows, control="image_features")} == {"gist"}
     assert run.provenance["classes"] == ["animal", "fruit", "vehicle"]
     assert (run.folder / "figures/questions_test.png").stat().st_size > 10_000
     table = pd.read_csv(run.folder / "predictions/test.tsv", sep="\t")
@@ -173,6 +175,7 @@ def test_a_fusion_stands_beside_what_it_must_beat(fused: tuple[Run, list[dict[st
     compared = {row["model"] for row in scored(rows, metric="right_more_often")}
     assert {"fused - eeg", "fused - meg", "fused - sum", "fused - two eeg people"} <= compared
     assert all(row["modality"] == "eeg+meg" for row in rows)
+    assert {row["model"] for row in scored(rows, control="image_features")} == {"gist"}
     splits = run.splits
     sides = splits.groupby("concept")["split"].nunique()
     assert sides.max() == 1  # over both modalities
@@ -195,6 +198,30 @@ def test_without_one_modality_the_fusion_reads_nothing_of_it(fused: tuple[Run, l
     network = models.networks["fused"][0].network
     assert isinstance(network, Network)
     assert network.exponent_M3.abs().sum() > 0  # decided on validation
+
+
+def test_what_pictures_alone_tell(both: Path, tmp_path: Path) -> None:
+    """Is scikit-learn's LDA on the training images' features; the test decisions are those of the others."""
+    run = train(small(both, *FEW, f"paths.runs={tmp_path}"), "x", "test", quiet, quiet)
+    rows = scored(evaluate(run.folder, quiet, quiet), control="image_features", metric="accuracy")
+    assert {(row["model"], row["k_repeats"]) for row in rows} == {("gist", 1), ("gist", 4)}
+    _, gist = embed(small(both), quiet, quiet)
+    trained = open_trained(run.folder, quiet)
+    [table] = [source.trials for source in trained.setting.sources.of.values()]
+    label_N = trained.setting.task.of["eeg"].target_N
+    parts = []
+    for part in (trained.trained_rows(0, final=True)["eeg"], trained.rows(0, TEST)["eeg"]):
+        images, first = np.unique(table["image_id"].to_numpy(dtype=str)[part], return_index=True)
+        parts.append((gist.select(list(images)).vectors["both"].astype(float), label_N[part][first]))
+    (x, y), (x_test, y_test) = parts
+    lda = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto", priors=np.full(3, 1 / 3))
+    own = (lda.fit((x - x.mean(0)) / x.std(0), y).predict((x_test - x.mean(0)) / x.std(0)) == y_test).mean()
+    assert [row["value"] for row in rows] == pytest.approx([own, own], abs=0.01)  # each test image as often
+    said: list[str] = []
+    recipe = (run.folder / "recipe.toml").read_text()
+    (run.folder / "recipe.toml").write_text(recipe.replace(f"{both / 'embeddings'}", f"{tmp_path / 'none'}"))
+    assert not scored(evaluate(run.folder, said.append, quiet), control="image_features")
+    assert "control image_features is left out: no table of gist vectors" in said[0]
 
 
 def test_modality_dropout_is_noticed(both: Path, tmp_path: Path) -> None:

@@ -527,11 +527,13 @@ class EvaluateSettings(Settings):
     gallery: tuple[Annotated[int, Field(ge=0)], ...] = (0,)
     """`retrieve`: images among which the one seen is to be found; 0: the test images. A larger number adds images of
     test concepts' other pictures, then of concepts that were trained."""
-    controls: tuple[Literal["prestimulus", "noise", "mean", "wrong_person"], ...] = (
-        "prestimulus", "noise", "mean", "wrong_person",
+    controls: tuple[Literal["prestimulus", "noise", "mean", "wrong_person", "image_features"], ...] = (
+        "prestimulus", "noise", "mean", "wrong_person", "image_features",
     )  # fmt: skip
     """What must be at chance: the linear baseline trained and tested before the picture (`prestimulus`), noise as
-    input, one prediction for all (`mean`); and, at or above it, another person's weights (`wrong_person`)."""
+    input, one prediction for all (`mean`); at or above it, another person's weights (`wrong_person`); and, for
+    categories, how far pictures alone are told apart by oriented energy and colour (`image_features`, where `embed` has
+    made a table with `embed.encoder=gist`): what a decoder of nothing but low-level vision could reach."""
     dynamics: bool = False
     """Also what is decoded when: time-resolved scores, temporal generalisation, similarity structure, reliability."""
     seed: Annotated[int, Field(ge=0)] = 0
