@@ -259,6 +259,42 @@ def test_wrong_input_is_one_sentence(study: Path, trained: Run, tmp_path: Path) 
         evaluate(broken, quiet, quiet)
 
 
+DAMAGE: dict[str, tuple[list[str | None], str]] = {
+    "provenance.json": (["", "[]", "{}", '{"stores": {}, "people": 3}'], "not a run|edited or damaged"),
+    "splits.tsv": (
+        ["", "trial_id\tfold\n", None],
+        r"splits\.tsv: (missing or damaged|has no rows|edited or cut short)",
+    ),
+    "curve.tsv": (["", None], r"curve\.tsv: (missing or damaged|edited or cut short)"),
+    "recipe.toml": ([None], r"recipe\.toml: edited or cut short since the training"),
+    "limits.json": (["", "{", "[]"], r"limits\.json: damaged"),
+    "temperatures.json": (["{"], r"temperatures\.json: missing or damaged"),
+}
+
+
+@pytest.mark.parametrize("name", list(DAMAGE))
+def test_a_damaged_run_is_one_sentence(trained: Run, tmp_path: Path, name: str) -> None:
+    """None: the first half of the file, to the end of a value (where a recipe would still be one)."""
+    run = tmp_path / "run"
+    shutil.copytree(trained.folder, run)
+    whole = (run / name).read_text() if (run / name).exists() else ""
+    for content in DAMAGE[name][0]:
+        half = whole[: whole.rfind("\t" if name.endswith("tsv") else "\n[labels]", 0, len(whole) * 3 // 4)]
+        (run / name).write_text(half if content is None else content)
+        with pytest.raises(RunError, match=DAMAGE[name][1]) as caught:
+            evaluate(run, quiet, quiet)
+        assert "\n" not in str(caught.value)
+        (run / name).write_text(whole)
+
+
+def test_one_channel_is_whitened(study: Path, tmp_path: Path) -> None:
+    few = ["view.channels=O1", "view.scaling=mvnn", "train.steps=2", "train.checks=1", f"paths.runs={tmp_path}"]
+    run = train(small(study, *few), "x", "test", quiet, quiet)
+    [scaler] = [s for key, s in run.read_scalers().items() if key.startswith("fold0/01/")]
+    assert scaler.matrix_CC.shape == (1, 1)
+    assert scaler.matrix_CC[0, 0] > 0
+
+
 def test_dealt_labels_know_nothing_of_the_true_ones() -> None:
     label = np.repeat([0, 1, 2], [60, 90, 30])
     dealt = deal_labels(label, np.random.default_rng(0))
