@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import mne
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,9 +18,9 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from conftest import quiet, small, small_meg, small_pairs
 from synapse_diffusion.config import Recipe
-from synapse_diffusion.convert import convert_pairs
+from synapse_diffusion.convert import convert, convert_pairs
 from synapse_diffusion.embed import embed
-from synapse_diffusion.errors import SettingsError, SplitError, StoreError
+from synapse_diffusion.errors import DataError, SettingsError, SplitError, StoreError
 from synapse_diffusion.evaluate import evaluate
 from synapse_diffusion.evaluate.asking import questions, two_people
 from synapse_diffusion.models.fusion import Network
@@ -28,6 +29,7 @@ from synapse_diffusion.runs import Run
 from synapse_diffusion.splits import TEST, TRAIN, UNUSED, split_together
 from synapse_diffusion.store.embeddings import EmbeddingTable, open_embeddings, true_rows, write_embeddings
 from synapse_diffusion.store.epochs import Epochs
+from synapse_diffusion.store.files import open_store
 from synapse_diffusion.train import train
 from synapse_diffusion.training.examples import read
 from synapse_diffusion.training.parts import make_folds
@@ -390,3 +392,30 @@ def test_meg_is_retrieved_too(both: Path, tmp_path: Path) -> None:
     recipe = small_meg(both, *RETRIEVE, f"paths.embeddings={both / 'embeddings'}", f"paths.runs={tmp_path}")
     rows = evaluate(train(recipe, "x", "test", quiet, quiet).folder, quiet, quiet)
     assert {row["modality"] for row in rows} == {"meg"}
+
+
+def test_the_eyes_alone_have_a_run_of_their_own(both: Path, tmp_path: Path) -> None:
+    """Stored as recorded, less what the filter takes; the same trials on the same sides; nothing in them to decode."""
+    eyes = ["data.name=eyes", "convert.only_channels=EOG001", f"paths.runs={tmp_path}", "view.scaling=robust", *FEW]
+    stores = f"paths.stores={tmp_path / 'stores'}"
+    recipe = small_meg(both, *eyes, stores)
+    convert(recipe, quiet, quiet)
+    folder = min((tmp_path / "stores/eyes").glob("*/*/*"))
+    beside = open_store(both / "stores/small-meg" / folder.relative_to(tmp_path / "stores/eyes"))
+    store = open_store(folder)
+    assert (store.sensors.names, store.sensors.kinds, store.sensors.units) == (("EOG001",), ("eog",), ("V",))
+    assert store.trials.equals(beside.trials)
+    assert store.segments == beside.segments
+    raw = mne.io.read_raw_fif(min((both / "bids-meg").rglob("*_meg.fif")), preload=True).pick("eog")
+    raw.filter(0.1, 30.0, picks="eog").resample(100, method="polyphase")
+    n = min(len(store.signal_TC), raw.n_times)
+    assert np.corrcoef(store.signal_TC[:n, 0], raw.get_data()[0, :n])[0, 1] > 0.99
+    run = train(recipe, "x", "test", quiet, quiet)
+    main = train(small_meg(both, *FEW, f"paths.runs={tmp_path}"), "x", "test", quiet, quiet)
+    assert run.splits.equals(main.splits)
+    rows = scored(evaluate(run.folder, quiet, quiet), control="none", metric="auc", k_repeats=1)
+    assert all(row["p_holm"] > 0.01 for row in rows if row["model"] == "linear")
+    with pytest.raises(DataError, match=r"no channel EOG9 \(convert\.only_channels\); it has"):
+        convert(small_meg(both, *eyes, stores, "data.name=none", "convert.only_channels=EOG9"), quiet, quiet)
+    with pytest.raises(SettingsError, match="only_channels are stored as they are: ica must be 'none'"):
+        small_meg(both, *eyes, "convert.ica=eog_ecg")
