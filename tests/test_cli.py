@@ -28,6 +28,7 @@ def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         (["embed", "demo", "--set", "embed.encoder=darknet"], "encoder = 'darknet' needs weights"),
         (["info", "nowhere"], "nowhere: no such folder; give a BIDS data set"),
         (["evaluate", "elsewhere"], "elsewhere: not a run"),
+        (["evaluate", "elsewhere", "--out", "x"], "--out is for the table over several seeds"),
         (["download", "things", "out", "--from", "nowhere"], "--from nowhere: no such folder"),
         (["download", "things", "out", "--subject", "2"], "takes a folder and --from only"),
         (["download", "eeg1", "out", "--from", "nowhere"], "name a copy of ds003825 1.2.0"),

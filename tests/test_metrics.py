@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, average_precision_score, balanced_accuracy_score, f1_score, roc_auc_score
 
 from synapse_diffusion.metrics import (
+    Score,
     auc,
+    bootstrap_interval,
     classification_scores,
+    holm,
+    people_interval,
     per_question,
     permute_blocks,
     permute_units,
     question_scores,
+    retrieval_scores,
 )
 from synapse_diffusion.metrics.questions import _auc_and_precision
 
@@ -139,3 +146,69 @@ def test_questions_without_two_answers_or_with_two_in_a_unit() -> None:
     answer[0, 0] = not answer[0, 0]
     with pytest.raises(ValueError, match="differ in their answers"):
         question_scores(score, answer, unit, permutations=5, bootstrap=5, rng=rng)
+
+
+def crossed(people: int, images: int, seed: int) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
+    """Values of true mean 0 by people and images, who have effects of their own (sd 1), with noise of the trial."""
+    rng = np.random.default_rng(seed)
+    person, image = (index.ravel() for index in np.indices((people, images)))
+    of_person, of_image = rng.standard_normal(people), rng.standard_normal(images)
+    return of_person[person] + of_image[image] + rng.standard_normal(person.size), image, person
+
+
+def test_an_interval_over_people_holds_what_new_people_would_give() -> None:
+    """95 % of the intervals, and hardly half of those over images alone, of which new people are no part."""
+    held, narrow = [], []
+    for seed in range(150):
+        value, image, person = crossed(12, 40, seed)
+        rng = np.random.default_rng(seed)
+        low, high = people_interval(value[None], image, [person], 300, rng)
+        held.append(low[0] <= 0 <= high[0])
+        low, high = bootstrap_interval(value[None], image, 300, rng)
+        narrow.append(low[0] <= 0 <= high[0])
+    assert 0.88 <= np.mean(held) <= 1
+    assert np.mean(narrow) < 0.75
+
+
+def test_every_score_has_an_interval_over_people() -> None:
+    """Wider than that over concepts where people differ, the same for one trial or two of everything, and optional."""
+    p, label, unit = decisions(1.0, 0)
+    person = np.arange(240) % 5
+    good = (person < 3)[:, None]
+    p = np.where(good, p, 1 / 3)  # two people's decoders say nothing
+    answer = np.eye(3, dtype=bool)[label]
+
+    def rows(twice: int, people: list[NDArray[np.int64]]) -> list[Score]:
+        p2, label2, unit2 = (np.concatenate([x] * twice) for x in (p, label, unit))
+        options: dict[str, Any] = {"permutations": 0, "bootstrap": 300, "people": people}
+        rng = [np.random.default_rng(0) for _ in range(3)]
+        return [
+            *classification_scores(p2, label2, unit2, permute_units(label2, unit2), **options, rng=rng[0]),
+            *question_scores(p2, answer[np.tile(np.arange(240), twice)], unit2, **options, rng=rng[1]),
+            *retrieval_scores(p2, label2, unit2, top=(1,), **options, rng=rng[2]),
+        ]
+
+    one, two, none = rows(1, [person]), rows(2, [np.tile(person, 2)]), rows(1, [])
+    assert len(one) == 8
+    for a, b, c in zip(one, two, none, strict=True):
+        assert a.low_people < a.value < a.high_people
+        assert a.high_people - a.low_people > a.high - a.low
+        assert (a.low_people, a.high_people) == pytest.approx((b.low_people, b.high_people))
+        assert np.isnan([c.low_people, c.high_people]).all()
+        assert (a.value, a.low, a.high) == (c.value, c.low, c.high)
+
+
+def test_holm_by_hand() -> None:
+    """Of .01, .02, .03, .04: 4 x .01, 3 x .02, 2 x .03, and .04 no less than that."""
+    assert holm(np.array([0.04, 0.01, 0.03, 0.02])).tolist() == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    assert holm(np.array([0.6, 0.9])).tolist() == [1.0, 1.0]
+    assert holm(np.array([0.2])).tolist() == [0.2]
+    assert holm(np.array([])).tolist() == []
+    with pytest.raises(ValueError, match=r"0 \.\. 1"):
+        holm(np.array([np.nan]))
+
+
+def test_holm_is_wrong_about_any_test_at_its_level_only() -> None:
+    p_RM = np.random.default_rng(0).random((2000, 12))
+    assert np.mean([holm(p_M).min() <= 0.05 for p_M in p_RM]) < 0.06
+    assert np.mean(p_RM.min(1) <= 0.05) > 0.4

@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy
 from numpy.typing import NDArray
 
 from synapse_diffusion.metrics import (
     Score,
+    align,
     by_concept,
     calibrate,
     csls,
@@ -140,6 +142,50 @@ def test_transductive_scores_mend_a_hub() -> None:
     assert hits(plan, truth, 1).mean() > plain
     assert np.allclose(np.exp(plan).sum(1), 1)
     assert np.allclose(np.exp(plan).sum(0), 1, atol=5e-3)
+
+
+def turned(angle: float, noise: float, seed: int) -> tuple[Array, Array, Any]:
+    """Predictions of 200 images' vectors, turned as a whole by angles of about this many radians, in noise."""
+    rng = np.random.default_rng(seed)
+    gallery = unit(rng.standard_normal((200, 64)) * np.linspace(2, 0.2, 64))
+    skew = rng.standard_normal((64, 64))
+    turn = scipy.linalg.expm(angle * (skew - skew.T) / 16)
+    truth = np.arange(200)
+    return unit(gallery[truth] @ turn + noise * rng.standard_normal((200, 64)) / 8), gallery, truth
+
+
+def unit(vectors: Array) -> Array:
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+
+
+def test_an_unknown_turn_is_found_without_labels() -> None:
+    predicted, gallery, truth = turned(20.0, 0.3, 0)
+    assert hits(predicted @ gallery.T, truth, 1).mean() < 0.05
+    assert hits(align(predicted, gallery), truth, 1).mean() > 0.95
+
+
+def test_a_small_turn_is_turned_back_and_none_does_little_harm() -> None:
+    for angle, gain in ((1.0, 0.05), (0.0, -0.03)):
+        found = []
+        for seed in range(3):
+            predicted, gallery, truth = turned(angle, 2.0, seed)
+            found.append([hits(s, truth, 1).mean() for s in (predicted @ gallery.T, align(predicted, gallery))])
+        plain, aligned = np.mean(found, axis=0)
+        assert aligned - plain > gain
+
+
+def test_vectors_that_say_nothing_stay_at_chance() -> None:
+    """And the order of gallery or decisions is nothing; nor do more dimensions than images matter."""
+    rng, found = np.random.default_rng(0), []
+    for _ in range(10):
+        predicted, gallery = unit(rng.standard_normal((150, 80))), unit(rng.standard_normal((50, 80)))
+        found.append(hits(align(predicted, gallery), np.arange(150) % 50, 1).mean())
+    assert abs(np.mean(found) - 0.02) < 0.01
+    rows, columns = rng.permutation(150), rng.permutation(50)
+    moved = align(predicted[rows], gallery[columns])
+    assert np.allclose(moved, align(predicted, gallery)[rows][:, columns], atol=1e-6)
+    wide = np.concatenate([gallery, np.zeros((50, 300))], axis=1)
+    assert np.allclose(align(np.concatenate([predicted, np.ones((150, 300))], axis=1), wide), align(predicted, gallery))
 
 
 def test_calibration_finds_the_unit() -> None:

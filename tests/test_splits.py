@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from conftest import quiet, small
 from synapse_diffusion.errors import SplitError
 from synapse_diffusion.splits import (
     TEST,
@@ -22,6 +27,9 @@ from synapse_diffusion.splits import (
     split_concepts,
     split_people,
 )
+from synapse_diffusion.training.parts import make_folds
+from synapse_diffusion.training.sources import open_sources
+from synapse_diffusion.training.tasks import make_task
 
 N_TIMES = 100
 
@@ -124,3 +132,18 @@ def test_validation_differs_from_test() -> None:
     trials, label, *_ = make(20, 10, 10, 0)
     for split in split_blocks(trials, label, unit="block", folds=3):
         assert np.any(split == VALIDATION)
+
+
+def test_a_recording_that_the_data_set_holds_twice_is_used_once(study: Path, tmp_path: Path) -> None:
+    """As in NeuroTechX's N170 recordings, where the second run of person 03's sessions 1 and 2 is one file."""
+    shutil.copytree(study / "stores/small", tmp_path / "small")
+    shutil.copytree(tmp_path / "small/sub-01/ses-01", tmp_path / "small/sub-01/ses-02")
+    recipe = small(study, f"paths.stores={tmp_path}")
+    sources = open_sources(recipe, torch.device("cpu"), quiet)
+    said: list[str] = []
+    [fold] = make_folds(sources, make_task(recipe, sources), recipe, said.append)
+    store_N = sources.of["eeg"].trials["store"].to_numpy()
+    assert (fold["eeg"][store_N == 1] == UNUSED).all()
+    assert (fold["eeg"][store_N == 0] != UNUSED).any()
+    assert said[0].startswith("sub-01/ses-02/run-rsvp-01: the same signal as sub-01/ses-01/run-rsvp-01, bit for bit")
+    assert said[1].startswith("1440 trials: 0 touch")

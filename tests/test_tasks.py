@@ -8,17 +8,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import mne
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from numpy.typing import NDArray
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from conftest import quiet, small, small_meg, small_pairs
 from synapse_diffusion.config import Recipe
-from synapse_diffusion.convert import convert_pairs
+from synapse_diffusion.convert import convert, convert_pairs
 from synapse_diffusion.embed import embed
-from synapse_diffusion.errors import SettingsError, SplitError, StoreError
+from synapse_diffusion.errors import DataError, SettingsError, SplitError, StoreError
 from synapse_diffusion.evaluate import evaluate
 from synapse_diffusion.evaluate.asking import questions, two_people
 from synapse_diffusion.models.fusion import Network
@@ -27,6 +29,7 @@ from synapse_diffusion.runs import Run
 from synapse_diffusion.splits import TEST, TRAIN, UNUSED, split_together
 from synapse_diffusion.store.embeddings import EmbeddingTable, open_embeddings, true_rows, write_embeddings
 from synapse_diffusion.store.epochs import Epochs
+from synapse_diffusion.store.files import open_store
 from synapse_diffusion.train import train
 from synapse_diffusion.training.examples import read
 from synapse_diffusion.training.parts import make_folds
@@ -77,7 +80,10 @@ def test_images_are_retrieved(both: Path, tmp_path: Path) -> None:
         for row in scored(rows, metric="top1", k_repeats=1, control=control):
             assert row["low"] <= row["chance"] + 1e-9, control
     assert {row["transductive"] for row in rows} == {True, False}
-    assert all(row["transductive"] == row["metric"].startswith(("csls", "sinkhorn")) for row in rows)
+    assert all(row["transductive"] == row["metric"].startswith(("csls", "sinkhorn", "procrustes")) for row in rows)
+    turned = scored(rows, metric="procrustes_mean_rank", k_repeats=4)
+    assert [row["model"] for row in turned] == ["compact"]  # baselines and observers are not turned
+    assert turned[0]["value"] < 0.4
     table = pd.read_csv(run.folder / "predictions/test.tsv", sep="\t")
     mine = table[(table["model"] == "compact") & (table["k_repeats"] == 4)]
     top1 = scored(rows, metric="top1", model="compact", k_repeats=4, control="none")[0]["value"]
@@ -94,6 +100,20 @@ def test_images_are_retrieved(both: Path, tmp_path: Path) -> None:
         assert (run.folder / f"figures/{name}.png").stat().st_size > 10_000, name
     times = pd.read_csv(run.folder / "dynamics.tsv", sep="\t")
     assert set(times["measure"]) == {"rank_above_chance", "split_half_reliability", "similarity_to_targets"}
+
+
+def test_vectors_and_scores_are_of_one_space(both: Path, tmp_path: Path) -> None:
+    """With a space that each member has learned for itself."""
+    more = ["train.members=2", "target.projection=4", "train.steps=4", "train.checks=1", f"paths.runs={tmp_path}"]
+    run = train(small(both, *RETRIEVE, *more), "x", "test", quiet, quiet)
+    trained = open_trained(run.folder, quiet)
+    models, rows = trained.models(0, final=True), trained.rows(0, TEST)
+    targets = {name: trained.setting.task.of[name].target_N[r] for name, r in rows.items()}
+    gallery_K = np.unique(targets["eeg"])
+    asked = next(questions(trained.setting, rows, targets)).asked
+    predicted_ND, gallery_KD = models.spaces(asked, gallery_K, "compact")
+    assert predicted_ND.shape[1] == gallery_KD.shape[1] == 2 * 4
+    assert np.allclose(predicted_ND @ gallery_KD.T, models.ask(asked, gallery_K)["compact"], atol=1e-6)
 
 
 def test_a_larger_gallery_holds_more_images(both: Path, tmp_path: Path) -> None:
@@ -133,6 +153,7 @@ def test_yes_or_no_to_every_category(both: Path, tmp_path: Path) -> None:
     area = {row["model"]: row for row in scored(rows, metric="auc", k_repeats=4, control="none")}
     assert area["compact"]["value"] > 0.6
     assert {row["metric"] for row in rows} == {"auc", "average_precision"}
+    assert {row["model"] for row in scored(rows, control="image_features")} == {"gist"}
     assert run.provenance["classes"] == ["animal", "fruit", "vehicle"]
     assert (run.folder / "figures/questions_test.png").stat().st_size > 10_000
     table = pd.read_csv(run.folder / "predictions/test.tsv", sep="\t")
@@ -156,6 +177,7 @@ def test_a_fusion_stands_beside_what_it_must_beat(fused: tuple[Run, list[dict[st
     compared = {row["model"] for row in scored(rows, metric="right_more_often")}
     assert {"fused - eeg", "fused - meg", "fused - sum", "fused - two eeg people"} <= compared
     assert all(row["modality"] == "eeg+meg" for row in rows)
+    assert {row["model"] for row in scored(rows, control="image_features")} == {"gist"}
     splits = run.splits
     sides = splits.groupby("concept")["split"].nunique()
     assert sides.max() == 1  # over both modalities
@@ -178,6 +200,39 @@ def test_without_one_modality_the_fusion_reads_nothing_of_it(fused: tuple[Run, l
     network = models.networks["fused"][0].network
     assert isinstance(network, Network)
     assert network.exponent_M3.abs().sum() > 0  # decided on validation
+
+
+def test_what_pictures_alone_tell(both: Path, tmp_path: Path) -> None:
+    """Is scikit-learn's LDA on the training images' features; the test decisions are those of the others."""
+    run = train(small(both, *FEW, f"paths.runs={tmp_path}"), "x", "test", quiet, quiet)
+    rows = scored(evaluate(run.folder, quiet, quiet), control="image_features", metric="accuracy")
+    assert {(row["model"], row["k_repeats"]) for row in rows} == {("gist", 1), ("gist", 4)}
+    _, gist = embed(small(both), quiet, quiet)
+    trained = open_trained(run.folder, quiet)
+    [table] = [source.trials for source in trained.setting.sources.of.values()]
+    label_N = trained.setting.task.of["eeg"].target_N
+    parts = []
+    for part in (trained.trained_rows(0, final=True)["eeg"], trained.rows(0, TEST)["eeg"]):
+        images, first = np.unique(table["image_id"].to_numpy(dtype=str)[part], return_index=True)
+        parts.append((gist.select(list(images)).vectors["both"].astype(float), label_N[part][first]))
+    (x, y), (x_test, y_test) = parts
+    lda = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto", priors=np.full(3, 1 / 3))
+    own = (lda.fit((x - x.mean(0)) / x.std(0), y).predict((x_test - x.mean(0)) / x.std(0)) == y_test).mean()
+    assert [row["value"] for row in rows] == pytest.approx([own, own], abs=0.01)  # each test image as often
+    said: list[str] = []
+    recipe = (run.folder / "recipe.toml").read_text()
+    (run.folder / "recipe.toml").write_text(recipe.replace(f"{both / 'embeddings'}", f"{tmp_path / 'none'}"))
+    assert not scored(evaluate(run.folder, said.append, quiet), control="image_features")
+    assert "control image_features is left out: no table of gist vectors" in said[0]
+
+
+def test_modality_dropout_is_noticed(both: Path, tmp_path: Path) -> None:
+    def weights(*more: str) -> bytes:
+        few = ["train.steps=6", "train.checks=2", "train.refit=false", f"paths.runs={tmp_path}"]
+        run = train(small_pairs(both, *few, *more), "x", "test", quiet, quiet)
+        return (run.folder / "checkpoints/fold0_fused_member0.safetensors").read_bytes()
+
+    assert weights() != weights("train.modality_dropout=0.0")
 
 
 def test_two_people_never_share_a_trial(both: Path) -> None:
@@ -323,8 +378,9 @@ def test_settings_that_do_not_go_together(both: Path) -> None:
 def test_shuffled_images_are_at_chance(both: Path, tmp_path: Path) -> None:
     recipe: Recipe = small(both, *RETRIEVE, "labels.shuffled=true", f"paths.runs={tmp_path}", "evaluate.controls=[]")
     rows = evaluate(train(recipe, "x", "test", quiet, quiet).folder, quiet, quiet)
-    p = [row["p"] for row in scored(rows, metric="mean_rank", control="shuffled_labels") if row["model"] != "observer"]
-    assert min(p) * len(p) > 0.01
+    p = [row["p_holm"] for row in scored(rows, control="shuffled_labels") if row["p_holm"] is not None]
+    assert len(p) > 10
+    assert min(p) > 0.01
 
 
 def test_scores_are_written_as_returned(both: Path, fused: tuple[Run, list[dict[str, Any]]]) -> None:
@@ -336,3 +392,30 @@ def test_meg_is_retrieved_too(both: Path, tmp_path: Path) -> None:
     recipe = small_meg(both, *RETRIEVE, f"paths.embeddings={both / 'embeddings'}", f"paths.runs={tmp_path}")
     rows = evaluate(train(recipe, "x", "test", quiet, quiet).folder, quiet, quiet)
     assert {row["modality"] for row in rows} == {"meg"}
+
+
+def test_the_eyes_alone_have_a_run_of_their_own(both: Path, tmp_path: Path) -> None:
+    """Stored as recorded, less what the filter takes; the same trials on the same sides; nothing in them to decode."""
+    eyes = ["data.name=eyes", "convert.only_channels=EOG001", f"paths.runs={tmp_path}", "view.scaling=robust", *FEW]
+    stores = f"paths.stores={tmp_path / 'stores'}"
+    recipe = small_meg(both, *eyes, stores)
+    convert(recipe, quiet, quiet)
+    folder = min((tmp_path / "stores/eyes").glob("*/*/*"))
+    beside = open_store(both / "stores/small-meg" / folder.relative_to(tmp_path / "stores/eyes"))
+    store = open_store(folder)
+    assert (store.sensors.names, store.sensors.kinds, store.sensors.units) == (("EOG001",), ("eog",), ("V",))
+    assert store.trials.equals(beside.trials)
+    assert store.segments == beside.segments
+    raw = mne.io.read_raw_fif(min((both / "bids-meg").rglob("*_meg.fif")), preload=True).pick("eog")
+    raw.filter(0.1, 30.0, picks="eog").resample(100, method="polyphase")
+    n = min(len(store.signal_TC), raw.n_times)
+    assert np.corrcoef(store.signal_TC[:n, 0], raw.get_data()[0, :n])[0, 1] > 0.99
+    run = train(recipe, "x", "test", quiet, quiet)
+    main = train(small_meg(both, *FEW, f"paths.runs={tmp_path}"), "x", "test", quiet, quiet)
+    assert run.splits.equals(main.splits)
+    rows = scored(evaluate(run.folder, quiet, quiet), control="none", metric="auc", k_repeats=1)
+    assert all(row["p_holm"] > 0.01 for row in rows if row["model"] == "linear")
+    with pytest.raises(DataError, match=r"no channel EOG9 \(convert\.only_channels\); it has"):
+        convert(small_meg(both, *eyes, stores, "data.name=none", "convert.only_channels=EOG9"), quiet, quiet)
+    with pytest.raises(SettingsError, match="only_channels are stored as they are: ica must be 'none'"):
+        small_meg(both, *eyes, "convert.ica=eog_ecg")

@@ -17,7 +17,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from conftest import quiet, small, small_meg
 from synapse_diffusion.convert import convert
 from synapse_diffusion.errors import DataError, RunError, StoreError
-from synapse_diffusion.evaluate import evaluate
+from synapse_diffusion.evaluate import evaluate, evaluate_seeds
 from synapse_diffusion.evaluate.scoring import design
 from synapse_diffusion.metrics import classification_scores
 from synapse_diffusion.models.base import Shape
@@ -125,7 +125,8 @@ def test_evaluate_writes_what_it_says(trained: Run, scores: list[dict[str, Any]]
     assert written["version"] == 1
     assert len(written["rows"]) == len(scores)
     keys = (
-        "task split modality person metric k_repeats gallery control transductive seed value chance low high p n model"
+        "task split modality person metric k_repeats gallery control transductive seed value chance low high p n model "
+        "p_holm low_people high_people n_people note"
     )
     assert set(written["rows"][0]) == set(keys.split(" "))
     test = pd.read_csv(trained.folder / "predictions/test.tsv", sep="\t")
@@ -137,6 +138,63 @@ def test_evaluate_writes_what_it_says(trained: Run, scores: list[dict[str, Any]]
     assert row["value"] == pytest.approx((mine["label"] == mine["predicted"]).mean())
     for name in ("confusion_val.png", "confusion_test.png", "curve.png"):
         assert (trained.folder / "figures" / name).stat().st_size > 10_000
+
+
+def test_seeds_are_summed_up(
+    study: Path, trained: Run, scores: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = ["train.steps=6", "train.checks=2", "evaluate.controls=[]"]
+    recipes = [small(study, *few, f"paths.runs={tmp_path}", f"train.seed={seed}") for seed in (0, 1, 2)]
+    runs = [train(recipe, "small", "test", quiet, quiet).folder for recipe in recipes]
+    single = [evaluate(runs[0], quiet, quiet)]
+    opened: list[Path] = []
+
+    def spy(folder: Path, *args: Any) -> list[dict[str, Any]]:
+        opened.append(folder)
+        single.append(evaluate(folder, *args))
+        return single[-1]
+
+    monkeypatch.setattr("synapse_diffusion.evaluate.seeds.evaluate", spy)
+    folder, table = evaluate_seeds(runs, None, quiet, quiet)
+    assert opened == runs[1:]  # the first is scored already
+    assert folder == tmp_path / "small-seeds"
+    assert len(table) == len(single[0])
+    wanted = {"split": "test", "person": "all", "model": "compact", "metric": "auc", "k_repeats": 1}
+    values = [row["value"] for rows in single for row in rows if row.items() >= wanted.items()]
+    [row] = [row for row in table if row.items() >= wanted.items()]
+    assert row["n_seeds"] == len(set(values)) == 3
+    assert row["mean"] == pytest.approx(np.mean(values))
+    assert row["sd"] == pytest.approx(np.std(values, ddof=1))
+    assert (row["smallest"], row["largest"]) == (min(values), max(values))
+    linear = next(r for r in table if r.items() >= {**wanted, "model": "linear"}.items())
+    assert linear["sd"] == pytest.approx(0, abs=0.02)
+    assert json.loads((folder / "seeds.json").read_text())["rows"] == table
+    assert len(pd.read_csv(folder / "seeds.tsv", sep="\t")) == len(table)
+    assert evaluate_seeds(runs, tmp_path / "elsewhere", quiet, quiet)[1] == table
+    assert len(opened) == 2
+    (runs[1] / "scores.json").write_text("{")
+    with pytest.raises(RunError, match=r"scores\.json: missing, damaged or of another version; evaluate the run again"):
+        evaluate_seeds(runs, None, quiet, quiet)
+    other = train(small(study, *few, f"paths.runs={tmp_path}", "view.clamp=1.0"), "x", "test", quiet, quiet).folder
+    with pytest.raises(RunError, match=r"differs from \S+ in view\.clamp, not in train\.seed alone"):
+        evaluate_seeds([runs[0], other], None, quiet, quiet)
+    with pytest.raises(RunError, match=r"has train\.seed = 0 like"):
+        evaluate_seeds([runs[0], runs[0].parent / "." / runs[0].name], None, quiet, quiet)
+
+
+def test_rows_over_people_and_p_of_the_whole_run(scores: list[dict[str, Any]]) -> None:
+    for row in scores:
+        both = row["person"] == "all"
+        assert row["n_people"] == (2 if both else 1)
+        assert (row["low_people"] is not None) == both
+        assert row["note"] == ("the interval over 2 people is rough" if both else None)
+        claims = row["split"] == "test" and row["control"] == "none" and row["p"] is not None
+        assert (row["p_holm"] is not None) == claims
+        assert not claims or row["p"] <= row["p_holm"] <= 1
+    family = [r for r in scores if r["p_holm"] is not None and r["person"] == "all"]
+    assert len(family) == 2 * 2 * 4  # models, numbers of repeats, metrics
+    best = min(family, key=lambda row: row["p"])
+    assert best["p_holm"] == pytest.approx(min(1, len(family) * best["p"]))
 
 
 def test_the_decoder_finds_the_signal(scores: list[dict[str, Any]]) -> None:
@@ -220,6 +278,42 @@ def test_wrong_input_is_one_sentence(study: Path, trained: Run, tmp_path: Path) 
     (broken / "provenance.json").write_text(json.dumps(provenance))
     with pytest.raises(RunError, match="trained on another content of the store small/sub-01"):
         evaluate(broken, quiet, quiet)
+
+
+DAMAGE: dict[str, tuple[list[str | None], str]] = {
+    "provenance.json": (["", "[]", "{}", '{"stores": {}, "people": 3}'], "not a run|edited or damaged"),
+    "splits.tsv": (
+        ["", "trial_id\tfold\n", None],
+        r"splits\.tsv: (missing or damaged|has no rows|edited or cut short)",
+    ),
+    "curve.tsv": (["", None], r"curve\.tsv: (missing or damaged|edited or cut short)"),
+    "recipe.toml": ([None], r"recipe\.toml: edited or cut short since the training"),
+    "limits.json": (["", "{", "[]"], r"limits\.json: damaged"),
+    "temperatures.json": (["{"], r"temperatures\.json: missing or damaged"),
+}
+
+
+@pytest.mark.parametrize("name", list(DAMAGE))
+def test_a_damaged_run_is_one_sentence(trained: Run, tmp_path: Path, name: str) -> None:
+    """None: the first half of the file, to the end of a value (where a recipe would still be one)."""
+    run = tmp_path / "run"
+    shutil.copytree(trained.folder, run)
+    whole = (run / name).read_text() if (run / name).exists() else ""
+    for content in DAMAGE[name][0]:
+        half = whole[: whole.rfind("\t" if name.endswith("tsv") else "\n[labels]", 0, len(whole) * 3 // 4)]
+        (run / name).write_text(half if content is None else content)
+        with pytest.raises(RunError, match=DAMAGE[name][1]) as caught:
+            evaluate(run, quiet, quiet)
+        assert "\n" not in str(caught.value)
+        (run / name).write_text(whole)
+
+
+def test_one_channel_is_whitened(study: Path, tmp_path: Path) -> None:
+    few = ["view.channels=O1", "view.scaling=mvnn", "train.steps=2", "train.checks=1", f"paths.runs={tmp_path}"]
+    run = train(small(study, *few), "x", "test", quiet, quiet)
+    [scaler] = [s for key, s in run.read_scalers().items() if key.startswith("fold0/01/")]
+    assert scaler.matrix_CC.shape == (1, 1)
+    assert scaler.matrix_CC[0, 0] > 0
 
 
 def test_dealt_labels_know_nothing_of_the_true_ones() -> None:

@@ -141,13 +141,29 @@ def train(modality: Literal["eeg", "meg", "fusion"], recipe: RecipeArgument, set
 
 
 @app.command()
-def evaluate(run: Annotated[Path, typer.Argument(help="Folder of a trained run.")]) -> None:
-    """Score a run on validation and test; draw the confusion matrices."""
-    from synapse_diffusion.evaluate import evaluate
+def evaluate(
+    runs: Annotated[list[Path], typer.Argument(help="Folder of a trained run; or of several seeds of one recipe.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Several seeds: folder for their table; RECIPE-seeds beside the first.")
+    ] = None,
+) -> None:
+    """Score a run on validation and test; draw the confusion matrices.
+
+    Several runs that differ in train.seed alone: each that is not scored yet, then mean, sd and range over seeds.
+    """
+    from synapse_diffusion.evaluate import evaluate, evaluate_seeds
 
     with _progress() as progress:
-        rows = evaluate(run, _say, progress)
-    _print_scores(rows, run)
+        if len(runs) > 1:
+            folder, table = evaluate_seeds(runs, out, _say, progress)
+        elif out is not None:
+            raise SettingsError("--out is for the table over several seeds; one run's scores are kept in the run")
+        else:
+            rows = evaluate(runs[0], _say, progress)
+    if len(runs) > 1:
+        _print_seeds(table, folder)
+    else:
+        _print_scores(rows, runs[0])
 
 
 @app.command()
@@ -294,6 +310,42 @@ def _progress(after: str = "the same command goes on from here") -> Iterator[Cal
             raise
 
 
+MAIN_METRICS: Final = {
+    "classify": ("balanced_accuracy", "auc"),
+    "questions": ("auc", "average_precision"),
+    "retrieve": ("top1", "top5"),
+}
+"""What is shown of each task's scores, and what stands beside it."""
+
+
+def _print_seeds(rows: list[dict[str, Any]], folder: Path) -> None:
+    """The main test score of each decoder over seeds."""
+    from rich.console import Console
+    from rich.table import Table
+
+    metric, _ = MAIN_METRICS[rows[0]["task"]]
+    table = Table(title=f"{metric.replace('_', ' ')}, test, over seeds")
+    for name in ("person", "decoder", "repeats", "mean", "sd", "smallest .. largest", "chance", "seeds"):
+        table.add_column(name, justify="left" if name in ("person", "decoder") else "right")
+    for row in rows:
+        if (row["metric"], row["split"]) != (metric, "test"):
+            continue
+        sd = "" if row["sd"] is None else f"{row['sd']:.3f}"
+        table.add_row(
+            row["person"], _decoder(row), str(row["k_repeats"]), f"{row['mean']:.3f}", sd,
+            f"{row['smallest']:.3f} .. {row['largest']:.3f}", f"{row['chance']:.3f}", str(row["n_seeds"]),
+        )  # fmt: skip
+    Console(width=None if sys.stdout.isatty() else 130).print(table)
+    for name in ("seeds.tsv", "seeds.json"):
+        _say(str(folder / name))
+
+
+def _decoder(row: dict[str, Any]) -> str:
+    """Which decoder, as what control, among how many images."""
+    control = "" if row["control"] == "none" else f", {row['control'].replace('_', ' ')}"
+    return str(row["model"]) + control + (f" of {row['gallery']}" if row["gallery"] else "")
+
+
 def _print_scores(rows: list[dict[str, Any]], folder: Path) -> None:
     """The main score of validation and test, single and averaged, of each decoder; then where the pictures are."""
     from rich.console import Console
@@ -301,29 +353,28 @@ def _print_scores(rows: list[dict[str, Any]], folder: Path) -> None:
 
     from synapse_diffusion.pipeline import observer_shares
 
-    metric, beside = {
-        "classify": ("balanced_accuracy", "auc"),
-        "questions": ("auc", "average_precision"),
-        "retrieve": ("top1", "top5"),
-    }[rows[0]["task"]]  # fmt: skip
+    metric, beside = MAIN_METRICS[rows[0]["task"]]
     among = " among the test images" if rows[0]["task"] == "retrieve" else ""
     table = Table(title=f"{metric.replace('_', ' ')}{among}")
     left = ("split", "person", "decoder")
-    for name in (*left, "repeats", "value", "95 % interval", "chance", "p", beside.replace("_", " "), "decisions"):
+    right = ("repeats", "value", "95 % interval", "over people", "chance", "p", "Holm", beside.replace("_", " "), "n")
+    for name in (*left, *right):
         table.add_column(name, justify="left" if name in left else "right")
     other = {_key(row): row for row in rows if row["metric"] == beside}
     for row in rows:
         if row["metric"] != metric:
             continue
-        p = "" if row["p"] is None else f"{row['p']:.4f}"
+        p, holm = ("" if row[name] is None else f"{row[name]:.4f}" for name in ("p", "p_holm"))
         interval = "" if row["low"] is None else f"{row['low']:.3f} .. {row['high']:.3f}"
-        control = "" if row["control"] == "none" else f", {row['control'].replace('_', ' ')}"
-        gallery = f" of {row['gallery']}" if row["gallery"] else ""
+        people = "" if row["low_people"] is None else f"{row['low_people']:.3f} .. {row['high_people']:.3f}"
         table.add_row(
-            row["split"], row["person"], row["model"] + control + gallery, str(row["k_repeats"]), f"{row['value']:.3f}",
-            interval, f"{row['chance']:.3f}", p, f"{other[_key(row)]['value']:.3f}", str(row["n"]),
+            row["split"], row["person"], _decoder(row), str(row["k_repeats"]), f"{row['value']:.3f}",
+            interval, "~" * bool(row["note"]) + people, f"{row['chance']:.3f}", p, holm,
+            f"{other[_key(row)]['value']:.3f}", str(row["n"]),
         )  # fmt: skip
     Console(width=None if sys.stdout.isatty() else 130).print(table)
+    if any(row["note"] for row in rows):
+        _say("~: so few people are drawn again that the interval over people is rough (docs/formats.md)")
     for line in observer_shares(rows):
         _say(line)
     for path in sorted((folder / "figures").glob("*.png")):

@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import platform
 import sys
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ from synapse_diffusion.metrics import Score
 from synapse_diffusion.signal.scaling import Scaler
 from synapse_diffusion.store.files import read_table, write_json, write_table
 
+PROVENANCE: Final = ("stores", "people", "channels", "shape")
+"""What every run's provenance.json says by store or modality."""
 SCORES_VERSION: Final = 1
 PACKAGES: Final = ("synapse-diffusion", "torch", "numpy", "scipy", "scikit-learn", "mne", "pandas")
 Scalers = dict[str, Scaler]
@@ -52,12 +55,50 @@ class Run:
             raise RunError(
                 f"{self.folder}: not a run (no readable provenance.json); give a folder made by train"
             ) from None
+        if not (isinstance(values, dict) and all(isinstance(values.get(name), dict) for name in PROVENANCE)):
+            raise RunError(
+                f"{self.folder / 'provenance.json'}: edited or damaged (it lacks {', '.join(PROVENANCE)}); train again"
+            )
         return values
+
+    def check_recipe(self) -> None:
+        """Raise `RunError` where recipe.toml says another training than the run's; what `evaluate` does may differ."""
+        expected = self.provenance.get("trained_with")
+        path = self.folder / "recipe.toml"
+        if expected is not None and _trained_with(path.read_text(encoding="utf-8")) != expected:
+            raise RunError(f"{path}: edited or cut short since the training; train again with the recipe that is meant")
 
     @property
     def splits(self) -> pd.DataFrame:
-        """One row a trial and fold that is used."""
-        return read_table(self.folder / "splits.tsv").astype({"fold": int, "class": int})
+        """One row a trial and fold that is used. Raises `RunError` where it is missing or damaged."""
+        table = self._table("splits.tsv")
+        try:
+            return table.astype({"fold": int, "class": int})
+        except (KeyError, ValueError):
+            raise RunError(f"{self.folder / 'splits.tsv'}: edited or cut short; train again") from None
+
+    @property
+    def curve(self) -> pd.DataFrame:
+        """Losses and scores at every check. Raises `RunError` where it is missing or damaged."""
+        try:
+            return (
+                self._table("curve.tsv")
+                .astype({"step": int, "fold": int, "member": int})
+                .astype(dict.fromkeys(("train_loss", "validation_loss", "validation_score"), float))
+            )
+        except (KeyError, ValueError):
+            raise RunError(f"{self.folder / 'curve.tsv'}: edited or cut short; train again") from None
+
+    def _table(self, name: str) -> pd.DataFrame:
+        try:
+            table = read_table(self.folder / name)
+        except (OSError, ValueError):
+            raise RunError(f"{self.folder / name}: missing or damaged; train again") from None
+        if table.empty:
+            raise RunError(f"{self.folder / name}: has no rows; train again")
+        if table.isna().to_numpy().any() or (table.iloc[-1] == "").any():
+            raise RunError(f"{self.folder / name}: edited or cut short; train again")
+        return table
 
     def checkpoint(self, name: str) -> Path:
         """Where a checkpoint of that name lies."""
@@ -88,7 +129,10 @@ class Run:
     def read_limits(self, stage: str) -> dict[str, float]:
         """A stage's rejection limits; empty where nothing is rejected."""
         path = self.folder / "limits.json"
-        limits: dict[str, float] = json.loads(path.read_text()).get(stage, {}) if path.exists() else {}
+        try:
+            limits: dict[str, float] = json.loads(path.read_text()).get(stage, {}) if path.exists() else {}
+        except (OSError, ValueError, AttributeError):
+            raise RunError(f"{path}: damaged; train again") from None
         return limits
 
     def add_temperatures(self, stage: str, temperatures: Mapping[str, float]) -> None:
@@ -115,12 +159,25 @@ class Run:
         """`scores.json`: one row a figure."""
         write_json({"version": SCORES_VERSION, "rows": list(rows)}, self.folder / "scores.json")
 
+    def read_scores(self) -> list[dict[str, Any]]:
+        """The rows of scores.json. Raises `RunError` where it is missing or damaged."""
+        path = self.folder / "scores.json"
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            if values["version"] != SCORES_VERSION:
+                raise ValueError
+            rows: list[dict[str, Any]] = values["rows"]
+        except (OSError, ValueError, KeyError, TypeError):
+            raise RunError(f"{path}: missing, damaged or of another version; evaluate the run again") from None
+        return rows
+
 
 def score_row(score: Score, **about: Any) -> dict[str, Any]:
     """One row of scores.json; `about` fills the columns that say which figure it is."""
     columns = {
         "task": "classify", "split": "", "modality": "eeg", "person": "all", "model": "", "k_repeats": 1,
-        "gallery": None, "control": "none", "transductive": False, "seed": None,
+        "gallery": None, "control": "none", "transductive": False, "seed": None, "p_holm": None, "n_people": None,
+        "note": None,
     }  # fmt: skip
     values = {**columns, **about, **asdict(score)}
     return {name: None if isinstance(value, float) and np.isnan(value) else value for name, value in values.items()}
@@ -149,6 +206,7 @@ def prepare_run(
     provenance = {
         "command": command,
         "recipe_digest": recipe.digest(),
+        "trained_with": _trained_with(dump_recipe(recipe)),
         "stores": dict(contents),
         **about,
         "versions": {package: _version(package) for package in PACKAGES},
@@ -191,6 +249,12 @@ def load_tensors(path: Path) -> dict[str, torch.Tensor]:
     except Exception as error:  # safetensors raises a class of its own for damaged files
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise RunError(f"{path}: cannot be read ({reason}); delete it and train again") from None
+
+
+def _trained_with(recipe_toml: str) -> str:
+    """Digest of the text's settings but those of paths, execution and evaluation; defaults that come later are none."""
+    tree = tomllib.loads(recipe_toml)
+    return digest_of({key: value for key, value in tree.items() if key not in ("paths", "execution", "evaluate")})
 
 
 def _version(package: str) -> str:

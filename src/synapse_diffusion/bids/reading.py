@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from synapse_diffusion.bids import brainvision, ctf
 from synapse_diffusion.bids.recordings import Recording, read_json
 from synapse_diffusion.errors import DataError
-from synapse_diffusion.types import Segment, SensorArray
+from synapse_diffusion.types import NOT_AVAILABLE, Segment, SensorArray
 
 BOUNDARIES: Final = ("boundary", "edge", "bad_acq_skip", "bad boundary", "new segment")
-SI_UNITS: Final = {"eeg": "V", "mag": "T", "grad": "T/m"}
+SI_UNITS: Final = {"eeg": "V", "mag": "T", "grad": "T/m", "eog": "V", "ecg": "V", "emg": "V"}
 READ_UNITS: Final = {"eeg": 1e-6, "mag": 1e-12, "grad": 1e-12, "eog": 1e-6, "ecg": 1e-6}
 """What MNE's values in SI units are divided by, so that float32 arithmetic is far from its limits."""
 LOOKED_AT: Final = 40  # CTF sensors in which dropouts, which hit all, are looked for
@@ -73,12 +73,14 @@ def open_recording(
     drop_channels: tuple[str, ...] = (),
     compensation: int | None = None,
     with_auxiliary: bool = False,
+    only_channels: tuple[str, ...] = (),
 ) -> OpenRecording:
     """Open without loading the signal.
 
     `restore_reference`: add the EEG reference electrode as a channel of zeros. `drop_channels`: sensors to leave out.
     `compensation`: order of CTF's gradient compensation (0 to 3), None: as recorded. `with_auxiliary`: read EOG and ECG
-    channels too. Raises `DataError` for missing, truncated or mismatched files.
+    channels too. `only_channels`: these in place of the sensors; dropouts are still looked for in the sensors, so that
+    the same trials can be used. Raises `DataError` for missing, truncated or mismatched files.
     """
     path = recording.path
     if check := CHECKS.get(path.suffix):
@@ -87,14 +89,15 @@ def open_recording(
     sidecar = read_json(recording.sidecar(f"{recording.modality}.json"))
     _check_duration(path, raw, sidecar)
     bad_names = _apply_channels_tsv(recording, raw)
-    columns = _sensor_columns(recording, raw, drop_channels)
+    sensors = _sensor_columns(recording, raw, drop_channels)
+    columns = _named_columns(path, raw, only_channels) if only_channels else sensors
     picked = mne.pick_types(raw.info, meg=False, eog=with_auxiliary, ecg=with_auxiliary, exclude=[])
     auxiliary = np.asarray(picked, dtype=np.int64)
     everything = np.concatenate([columns, auxiliary])
     read_columns, gain_of = _reader(path, raw)
     matrix, references = _compensation(path, raw, compensation, columns)
     gain = gain_of(everything)
-    looked_at = columns[:: max(1, len(columns) // LOOKED_AT)] if path.suffix == ".ds" else columns
+    looked_at = sensors[:: max(1, len(sensors) // LOOKED_AT)] if path.suffix == ".ds" else sensors
     opened = OpenRecording(
         raw=raw,
         sensors=_sensors(raw, columns, bad_names, recording),
@@ -146,6 +149,16 @@ def _sensor_columns(recording: Recording, raw: Any, drop_channels: tuple[str, ..
     if not kept:
         raise DataError(f"{path}: no {recording.modality.upper()} channel among {', '.join(raw.ch_names[:8])}...")
     return np.asarray(kept, dtype=np.int64)
+
+
+def _named_columns(path: Path, raw: Any, names: tuple[str, ...]) -> NDArray[np.int64]:
+    """Channels by name. Raises `DataError` for one that is not there."""
+    clean = [ctf.clean_name(name) if path.suffix == ".ds" else name for name in names]
+    if missing := [name for name in clean if name not in raw.ch_names]:
+        raise DataError(
+            f"{path}: no channel {', '.join(missing)} (convert.only_channels); it has {', '.join(raw.ch_names)}"
+        )
+    return np.array([raw.ch_names.index(name) for name in clean], dtype=np.int64)
 
 
 def _reader(path: Path, raw: Any) -> tuple[ReadColumns, Callable[[NDArray[np.int64]], NDArray[np.float64]]]:
@@ -308,7 +321,7 @@ def _sensors(raw: Any, columns: NDArray[np.int64], bad: tuple[str, ...], recordi
     elif recording.modality == "eeg" and not np.isfinite(position_C3).any():
         position_C3 = _positions(names, recording)
     status = tuple("bad" if name in bad else "good" for name in names)
-    return SensorArray(names, kinds, tuple(SI_UNITS[kind] for kind in kinds), position_C3, status)
+    return SensorArray(names, kinds, tuple(SI_UNITS.get(kind, NOT_AVAILABLE) for kind in kinds), position_C3, status)
 
 
 def _positions(names: tuple[str, ...], recording: Recording) -> NDArray[np.float64]:

@@ -230,6 +230,10 @@ class ConvertSettings(Settings):
     """Order of CTF's gradient compensation; `none`: as recorded."""
     drop_channels: Names = ()
     """Sensors that are not stored, e.g. one known to be broken (THINGS-MEG: `MRO11`)."""
+    only_channels: Names = ()
+    """Store these channels alone, whatever their type, as they are (no reference, none judged bad): EOG, or gaze and
+    pupil (THINGS-MEG: `UADC009,UADC010,UADC013`), under a `data.name` of their own. The same recipe, trained and
+    evaluated on them, says what the eyes alone tell."""
     trigger_channel: str = ""
     """Channel with the trigger or photodiode: its rising edges are compared with the onsets, and the delay said."""
     bad_channels: Literal["interpolate", "zero", "keep"] = "interpolate"
@@ -261,6 +265,8 @@ class ConvertSettings(Settings):
             raise ValueError(f"lowpass_hz = {self.lowpass_hz} must be above highpass_hz = {self.highpass_hz}")
         if self.lowpass_hz > self.sfreq / 2:
             raise ValueError(f"lowpass_hz = {self.lowpass_hz} is above half of sfreq = {self.sfreq}")
+        if self.only_channels and (self.ica != "none" or self.drop_channels):
+            raise ValueError("only_channels are stored as they are: ica must be 'none', and drop_channels empty")
         if any(not 2.0 < hz < self.sfreq / 2 - 2.0 for hz in self.notch_hz):
             raise ValueError(f"notch_hz = {list(self.notch_hz)} must lie 2 Hz inside 0 .. {self.sfreq / 2:g} Hz")
         return self
@@ -528,11 +534,13 @@ class EvaluateSettings(Settings):
     gallery: tuple[Annotated[int, Field(ge=0)], ...] = (0,)
     """`retrieve`: images among which the one seen is to be found; 0: the test images. A larger number adds images of
     test concepts' other pictures, then of concepts that were trained."""
-    controls: tuple[Literal["prestimulus", "noise", "mean", "wrong_person"], ...] = (
-        "prestimulus", "noise", "mean", "wrong_person",
+    controls: tuple[Literal["prestimulus", "noise", "mean", "wrong_person", "image_features"], ...] = (
+        "prestimulus", "noise", "mean", "wrong_person", "image_features",
     )  # fmt: skip
     """What must be at chance: the linear baseline trained and tested before the picture (`prestimulus`), noise as
-    input, one prediction for all (`mean`); and, at or above it, another person's weights (`wrong_person`)."""
+    input, one prediction for all (`mean`); at or above it, another person's weights (`wrong_person`); and, for
+    categories, how far pictures alone are told apart by oriented energy and colour (`image_features`, where `embed` has
+    made a table with `embed.encoder=gist`): what a decoder of nothing but low-level vision could reach."""
     dynamics: bool = False
     """Also what is decoded when: time-resolved scores, temporal generalisation, similarity structure, reliability."""
     seed: Annotated[int, Field(ge=0)] = 0
@@ -592,7 +600,10 @@ def digest_of(values: dict[str, Any]) -> str:
 
 def conversion_settings(recipe: Recipe) -> dict[str, Any]:
     """What a signal store depends on beside its sources."""
+    convert = recipe.convert.model_dump(mode="json")
+    if not convert["only_channels"]:  # stores that were made before there was such a setting stay valid
+        del convert["only_channels"]
     return {
-        "convert": recipe.convert.model_dump(mode="json"),
+        "convert": convert,
         "events": recipe.data.events.model_dump(mode="json"),
     }

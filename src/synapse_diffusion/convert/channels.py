@@ -30,6 +30,8 @@ def judge(
 
     Raises `DataError` where too few are left.
     """
+    if settings.only_channels:
+        return {}
     why = {k: "marked" for k, status in enumerate(sensors.status) if status == "bad"}
     why |= {int(k): "NaN" for k in np.flatnonzero(found.nan_share_C > NAN_CHANNEL)}
     if settings.find_bad_channels:
@@ -64,6 +66,8 @@ def repair_matrix(
 ) -> NDArray[np.float64]:
     """(C, C): replaces bad channels, then takes off the EEG reference. Raises `DataError` for an unknown reference."""
     n = len(sensors.names)
+    if settings.only_channels:
+        return np.eye(n)
     bad = np.array([status == "bad" for status in sensors.status])
     matrix = np.eye(n)
     if bad.any() and settings.bad_channels != "keep":

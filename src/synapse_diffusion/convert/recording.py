@@ -118,6 +118,7 @@ def _open(recording: Recording, recipe: Recipe, notes: list[str]) -> tuple[OpenR
         drop_channels=settings.drop_channels,
         compensation=settings.compensation,
         with_auxiliary=settings.ica != "none",
+        only_channels=settings.only_channels,
     )
     notes += _settings_notes(opened, settings.drop_channels, recording)
     images = read_images(things_folder(recipe)) if columns.image_number else None

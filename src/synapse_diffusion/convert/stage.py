@@ -74,6 +74,8 @@ def convert_one(recording: Recording, recipe: Recipe, target: Path) -> Converted
     """One recording or file of epochs, unless another process has finished it meanwhile."""
     if (result := finished(recording, recipe, target)) is not None:
         return result
+    if recipe.convert.only_channels and (recording.holds_epochs or recording.is_eeg2):
+        raise DataError(f"{recording.path}: convert.only_channels is for continuous BIDS recordings; leave it out")
     return (convert_epochs if recording.holds_epochs else convert_recording)(recording, recipe, target)
 
 

@@ -1,4 +1,4 @@
-"""Negative controls: what must be at chance, asked of the same trials in the same way."""
+"""Controls: what must be at chance, and what pictures alone tell, asked of the same trials in the same way."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import torch
 from synapse_diffusion.config import Recipe
 from synapse_diffusion.errors import SynapseError
 from synapse_diffusion.evaluate.asking import Question
+from synapse_diffusion.evaluate.confounds import IMAGE_FEATURES, image_feature_answers
 from synapse_diffusion.evaluate.scoring import Answered, answered
+from synapse_diffusion.store.embeddings import EmbeddingTable
 from synapse_diffusion.store.epochs import Epochs
 from synapse_diffusion.training.baselines import LINEAR, Sample, fit_baseline, plain_objective
 from synapse_diffusion.training.data import ScaledEpochs, fit_scalers
@@ -23,9 +25,10 @@ from synapse_diffusion.training.trained import Trained
 
 
 def control_answers(
-    trained: Trained, number: int, models: FoldModels, question: Question, gallery_K: Index | None
-) -> list[Answered]:
-    """Answers of the controls that `evaluate.controls` names."""
+    trained: Trained, number: int, models: FoldModels, question: Question, gallery_K: Index | None,
+    features: EmbeddingTable | None,
+) -> list[Answered]:  # fmt: skip
+    """Answers of the controls that `evaluate.controls` names; `features` of the images, where they are there."""
     setting, wanted, k = trained.setting, trained.setting.recipe.evaluate.controls, question.k_repeats
     found: list[Answered] = []
     main = network_names(setting)[0]
@@ -39,6 +42,9 @@ def control_answers(
         elif control == "wrong_person":
             if any(source.n_people > 1 for source in setting.sources.of.values()):
                 scores = _changed(models, asked, gallery_K, main, lambda batch: _wrong_person(trained, batch))
+        elif control == IMAGE_FEATURES:
+            if features is not None:
+                found += image_feature_answers(trained, number, question, features)
         elif not setting.sources.is_fusion:
             before = _before_the_picture(trained, number, question, gallery_K)
             if before is not None:

@@ -64,7 +64,7 @@ def _observe(
     out: NDArray[np.float64] | None = None
     for person in np.unique(person_N):
         truth = read_truth(Path(recipe.paths.bids), person)
-        if truth is None:
+        if truth is None or not set(epochs.channels) <= set(truth.sensors):  # the eyes alone: no response is known
             return None
         observer, width = person_observer(truth, epochs, recipe)
         mine = np.flatnonzero(person_N == person)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
-import pandas as pd
 
 from synapse_diffusion.evaluate.scoring import Answered
 from synapse_diffusion.figures import draw_bars, draw_confusions, draw_curve, draw_retrieval
@@ -66,7 +65,7 @@ def draw_scores(trained: Trained, rows: Sequence[dict[str, Any]]) -> None:
                 (r["k_repeats"], r["value"], _number(r["low"]), _number(r["high"]))
             )
         draw_retrieval(curves, plain[0]["chance"], f"test: top-1{among}, {name}", folder / "retrieval.png")
-    draw_curve(pd.read_csv(trained.run.folder / "curve.tsv", sep="\t"), folder / "curve.png")
+    draw_curve(trained.run.curve, folder / "curve.png")
 
 
 def _bar(name: str, row: dict[str, Any]) -> tuple[str, float, float, float]:

@@ -12,11 +12,14 @@ from numpy.typing import NDArray
 
 from synapse_diffusion.metrics import (
     Score,
+    align,
     by_concept,
     classification_scores,
     csls,
     hits,
+    holm,
     paired_difference,
+    people_interval,
     permute_blocks,
     permute_units,
     question_scores,
@@ -24,10 +27,13 @@ from synapse_diffusion.metrics import (
     sinkhorn,
 )
 from synapse_diffusion.runs import score_row
+from synapse_diffusion.splits import TEST
 from synapse_diffusion.training.decisions import ABOUT, columns, first_rows
 from synapse_diffusion.training.examples import Asked
 from synapse_diffusion.training.setting import Index, Setting
 
+CLAIMS: Final = ("none", "shuffled_labels")
+ROUGH_PEOPLE: Final = 4  # so few tell little of others: their two-sided Wilcoxon cannot go under .125
 BLOCK_TRIALS: Final = 20  # trials of a continuous design that are drawn together for an interval
 SINKHORN: Final = (0.05, 20)  # temperature of standardised scores, iterations
 Scores = NDArray[np.float64]
@@ -40,10 +46,33 @@ class Answered:
     model: str
     k_repeats: int
     trials: pd.DataFrame
-    """`trial_id person session run image_id concept fold` of each decision (its first trial)."""
+    """`trial_id person session run image_id concept fold` of each decision (its first trial); of pairs of modalities
+    also `meg_person`."""
     score_NK: Scores
     truth_N: Index
     control: str = "none"
+    aligned_NK: Scores | None = None
+    """Transductive: scores after the predicted vectors were turned onto the gallery's, each person's by themselves."""
+
+    @property
+    def people(self) -> dict[str, NDArray[np.str_]]:
+        """Whose trials these are (N,), of a fusion by modality; empty where two people of one modality are asked."""
+        if self.model.startswith("two "):
+            return {}
+        columns = [str(name) for name in self.trials if name == "person" or str(name).endswith("_person")]
+        return {name: self.trials[name].to_numpy(dtype=str) for name in columns}
+
+    @property
+    def n_people(self) -> int | None:
+        """How many; of a fusion, of the modality that has fewer."""
+        return min((len(set(person_N)) for person_N in self.people.values()), default=None)
+
+    @property
+    def several(self) -> list[Index]:
+        """The people by number, where there are two or more to draw from."""
+        if (self.n_people or 0) < 2:
+            return []
+        return [np.unique(person_N, return_inverse=True)[1] for person_N in self.people.values()]
 
     def of(self, person: str) -> Answered:
         """One person's decisions."""
@@ -51,7 +80,10 @@ class Answered:
             return self
         mine = (self.trials["person"] == person).to_numpy()
         trials = self.trials[mine].reset_index(drop=True)
-        return replace(self, trials=trials, score_NK=self.score_NK[mine], truth_N=self.truth_N[mine])
+        aligned_NK = None if self.aligned_NK is None else self.aligned_NK[mine]
+        return replace(
+            self, trials=trials, score_NK=self.score_NK[mine], truth_N=self.truth_N[mine], aligned_NK=aligned_NK
+        )
 
 
 def answered(
@@ -59,13 +91,26 @@ def answered(
     control: str = "none",
 ) -> list[Answered]:  # fmt: skip
     """Answers of several models to the same decisions."""
-    first = next(iter(asked.picks))
+    first, *others = asked.picks
     trials = setting.sources.of[first].trials.iloc[first_rows(asked, first)][list(ABOUT)].reset_index(drop=True)
+    for name in others:
+        trials[f"{name}_person"] = setting.sources.of[name].trials["person"].iloc[first_rows(asked, name)].to_numpy()
     truth_N = columns(setting, asked.target_N, gallery_K)
     return [
         Answered(model, k_repeats, trials.assign(fold=fold), score_NK, truth_N, control)
         for model, score_NK in scores.items()
     ]
+
+
+def with_aligned(answer: Answered, predicted_ND: Scores, gallery_KD: Scores) -> Answered:
+    """The answer with each person's predicted vectors turned onto the gallery's (of a fusion, with all pairs')."""
+    people = answer.people
+    person_N = people["person"] if len(people) == 1 else np.zeros(len(predicted_ND))
+    aligned_NK = np.empty_like(answer.score_NK)
+    for person in np.unique(person_N):
+        mine = person_N == person
+        aligned_NK[mine] = align(predicted_ND[mine], gallery_KD)
+    return replace(answer, aligned_NK=aligned_NK)
 
 
 def joined(parts: Sequence[Answered]) -> list[Answered]:
@@ -79,6 +124,9 @@ def joined(parts: Sequence[Answered]) -> list[Answered]:
             trials=pd.concat([p.trials for p in of], ignore_index=True),
             score_NK=np.concatenate([p.score_NK for p in of]),
             truth_N=np.concatenate([p.truth_N for p in of]),
+            aligned_NK=None
+            if of[0].aligned_NK is None
+            else np.concatenate([p.aligned_NK for p in of if p.aligned_NK is not None]),
         )
         for of in groups.values()
     ]
@@ -93,8 +141,10 @@ def score_rows(
         people = sorted(answer.trials["person"].unique())
         for person in ["all", *people] if len(people) > 1 and not setting.sources.is_fusion else ["all"]:
             rng = np.random.default_rng([seed, number])
-            for score, more in _scores(setting, answer.of(person), gallery_K, rng):
-                rows.append(score_row(score, **_about(setting, answer, split, person), **more))
+            mine = answer.of(person)
+            about = _about(setting, mine, split, person)
+            for score, more in _scores(setting, mine, gallery_K, rng):
+                rows.append(_row(score, **about, **more))
     return rows
 
 
@@ -108,21 +158,50 @@ def difference_rows(setting: Setting, answers: Sequence[Answered], split: str, o
     if setting.task.answers is not None:
         return rows
     unit = "image_id" if setting.task.kind == "retrieve" else "concept"
-    right = {}
+    right, by_people = {}, {}
     for number, answer in enumerate(answers):
         if answer.control == "none":
-            hit = pd.Series(hits(answer.score_NK, answer.truth_N, 1))
-            right[number] = hit.groupby(answer.trials[unit].to_numpy(dtype=str)).mean()
+            hit, unit_N = pd.Series(hits(answer.score_NK, answer.truth_N, 1)), answer.trials[unit].to_numpy(dtype=str)
+            right[number] = hit.groupby(unit_N).mean()
+            if answer.several:
+                by_people[number] = hit.groupby([unit_N, *answer.people.values()]).mean()
     for mine in [n for n in right if answers[n].model == ours]:
         for other in [n for n in right if n != mine and answers[n].k_repeats == answers[mine].k_repeats]:
             both = pd.concat([right[mine], right[other]], axis=1, join="inner")
             a, b = both.iloc[:, 0].to_numpy(), both.iloc[:, 1].to_numpy()
             rng = np.random.default_rng(settings.seed)
             value, low, high = paired_difference(a, b, np.arange(len(a)), settings.bootstrap, rng)
-            score = Score("right_more_often", value, 0.0, low, high, float("nan"), len(a))
+            wide = float("nan"), float("nan")
+            if mine in by_people and other in by_people:
+                cells = pd.concat([by_people[mine], by_people[other]], axis=1, join="inner")
+                wide = _difference_over_people(cells, settings.bootstrap, rng)
+            score = Score("right_more_often", value, 0.0, low, high, float("nan"), len(a), *wide)
             about = _about(setting, replace(answers[mine], model=f"{ours} - {answers[other].model}"), split, "all")
-            rows.append(score_row(score, **about, gallery=answers[mine].score_NK.shape[1]))
+            rows.append(_row(score, **about, gallery=answers[mine].score_NK.shape[1]))
     return rows
+
+
+def with_holm(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows with `p_holm`: p adjusted within a family of what one run claims of its test part.
+
+    One family are the scores over all people: every model, metric, number of repeats and gallery; another those of
+    single people, all of them together. Controls claim nothing; validation was chosen on; neither is adjusted.
+    """
+    adjusted = [dict(row) for row in rows]
+    claims = [row for row in adjusted if row["split"] == TEST and row["control"] in CLAIMS and row["p"] is not None]
+    for of_all in (True, False):
+        family = [row for row in claims if (row["person"] == "all") == of_all]
+        for row, p in zip(family, holm(np.array([row["p"] for row in family], dtype=float)), strict=True):
+            row["p_holm"] = float(p)
+    return adjusted
+
+
+def _difference_over_people(cells: pd.DataFrame, n_draws: int, rng: np.random.Generator) -> tuple[float, float]:
+    """Interval of the mean difference of two columns with an index of unit and people, all drawn again."""
+    index = [np.unique(level, return_inverse=True)[1] for level in zip(*cells.index, strict=True)]
+    difference_1N = (cells.iloc[:, 0] - cells.iloc[:, 1]).to_numpy()[None]
+    low, high = people_interval(difference_1N, index[0], index[1:], n_draws, rng)
+    return float(low[0]), float(high[0])
 
 
 def _about(setting: Setting, answer: Answered, split: str, person: str) -> dict[str, Any]:
@@ -130,46 +209,59 @@ def _about(setting: Setting, answer: Answered, split: str, person: str) -> dict[
     control = "shuffled_labels" if recipe.labels.shuffled and answer.control == "none" else answer.control
     return {
         "task": setting.task.kind, "split": split, "person": person, "model": answer.model,
-        "k_repeats": answer.k_repeats, "seed": recipe.train.seed, "control": control,
+        "k_repeats": answer.k_repeats, "seed": recipe.train.seed, "n_people": answer.n_people, "control": control,
         "modality": "eeg+meg" if setting.sources.is_fusion else recipe.data.modality,
     }  # fmt: skip
+
+
+def _row(score: Score, *, n_people: int | None, **about: Any) -> dict[str, Any]:
+    rough = np.isfinite(score.low_people) and n_people is not None and n_people <= ROUGH_PEOPLE
+    note = f"the interval over {n_people} people is rough" if rough else None
+    return score_row(score, **about, n_people=n_people, note=note)
+
+
+@dataclass(frozen=True)
+class _Draws:
+    """What all scores are asked with."""
+
+    permutations: int
+    bootstrap: int
+    rng: np.random.Generator
+    people: Sequence[Index]
 
 
 def _scores(
     setting: Setting, answer: Answered, gallery_K: Index | None, rng: np.random.Generator
 ) -> list[tuple[Score, dict[str, Any]]]:
     settings = setting.recipe.evaluate
-    draws = {
-        "permutations": settings.permutations if "observer" not in answer.model else 0,
-        "bootstrap": settings.bootstrap,
-    }
+    permutations = settings.permutations if "observer" not in answer.model else 0
+    draws = _Draws(permutations, settings.bootstrap, rng, answer.several)
     if setting.task.kind == "retrieve":
         assert gallery_K is not None
-        return _retrieval(setting, answer, gallery_K, draws, rng)
+        return _retrieval(setting, answer, gallery_K, draws)
     if setting.task.answers is not None:
         concept = answer.trials["concept"].to_numpy(dtype=str)
         unit_N = np.unique(concept, return_inverse=True)[1]
         answer_NQ = setting.task.answers[answer.truth_N]
-        return [(score, {}) for score in question_scores(answer.score_NK, answer_NQ, unit_N, **draws, rng=rng)]
+        return [(score, {}) for score in question_scores(answer.score_NK, answer_NQ, unit_N, **vars(draws))]
     unit_N, permute = design(answer.trials, answer.truth_N, blocks=setting.recipe.split.method == "blocks")
     probability = np.exp(answer.score_NK - np.logaddexp.reduce(answer.score_NK, axis=1, keepdims=True))
-    return [(s, {}) for s in classification_scores(probability, answer.truth_N, unit_N, permute, **draws, rng=rng)]
+    return [(s, {}) for s in classification_scores(probability, answer.truth_N, unit_N, permute, **vars(draws))]
 
 
 def _retrieval(
-    setting: Setting, answer: Answered, gallery_K: Index, draws: dict[str, int], rng: np.random.Generator
+    setting: Setting, answer: Answered, gallery_K: Index, draws: _Draws
 ) -> list[tuple[Score, dict[str, Any]]]:
-    """By exact image and by concept; and rescaled with all test decisions at once, which is another question."""
+    """By exact image and by concept; and with all test decisions at once, which is another question."""
     assert setting.task.table is not None
     image_N = np.unique(answer.trials["image_id"].to_numpy(dtype=str), return_inverse=True)[1]
     n = len(gallery_K)
-    permutations, bootstrap = draws["permutations"], draws["bootstrap"]
 
     def scored(score_NK: Scores, truth_N: Index, unit_N: Index, permutations: int) -> list[Score]:
-        return retrieval_scores(score_NK, truth_N, unit_N, permutations=permutations, bootstrap=bootstrap, rng=rng)
+        return retrieval_scores(score_NK, truth_N, unit_N, **vars(replace(draws, permutations=permutations)))
 
     found: list[tuple[Score, dict[str, Any]]] = [
-        (score, {"gallery": n}) for score in scored(answer.score_NK, answer.truth_N, image_N, permutations)
+        (score, {"gallery": n}) for score in scored(answer.score_NK, answer.truth_N, image_N, draws.permutations)
     ]
     if answer.control != "none":
         return found
@@ -177,12 +269,14 @@ def _retrieval(
     if len(set(concept_K)) < n:
         score_NJ, concepts = by_concept(answer.score_NK, concept_K)
         truth_N = np.searchsorted(concepts, concept_K[answer.truth_N])
-        for score in scored(score_NJ, truth_N, truth_N, permutations):
+        for score in scored(score_NJ, truth_N, truth_N, draws.permutations):
             found.append((replace(score, metric=f"concept_{score.metric}"), {"gallery": len(concepts)}))
     if "observer" not in answer.model:
         z_NK = answer.score_NK - answer.score_NK.mean(1, keepdims=True)
         z_NK = z_NK / max(float(z_NK.std()), 1e-12)
         rescaled = {"csls": csls(z_NK), "sinkhorn": sinkhorn(z_NK, SINKHORN[0] * 10, SINKHORN[1])}
+        if answer.aligned_NK is not None:
+            rescaled["procrustes"] = answer.aligned_NK
         for name, score_NK in rescaled.items():
             for score in scored(score_NK, answer.truth_N, image_N, 0):
                 found.append((replace(score, metric=f"{name}_{score.metric}"), {"gallery": n, "transductive": True}))

@@ -9,13 +9,24 @@ import numpy as np
 import pandas as pd
 
 from synapse_diffusion.evaluate.asking import Question, pick_of, questions, two_people
+from synapse_diffusion.evaluate.confounds import feature_table
 from synapse_diffusion.evaluate.controls import control_answers
 from synapse_diffusion.evaluate.dynamics import dynamics
 from synapse_diffusion.evaluate.observers import observe_classes, observe_images
 from synapse_diffusion.evaluate.pictures import draw_part, draw_scores
-from synapse_diffusion.evaluate.scoring import Answered, Scores, answered, difference_rows, joined, score_rows
+from synapse_diffusion.evaluate.scoring import (
+    Answered,
+    Scores,
+    answered,
+    difference_rows,
+    joined,
+    score_rows,
+    with_aligned,
+    with_holm,
+)
 from synapse_diffusion.models.fusion import FUSED
 from synapse_diffusion.splits import TEST, VALIDATION
+from synapse_diffusion.store.embeddings import EmbeddingTable
 from synapse_diffusion.training.decisions import decision_table, gallery_of
 from synapse_diffusion.training.decoding import SUM, FoldModels, log_likelihood
 from synapse_diffusion.training.examples import Asked
@@ -32,12 +43,13 @@ def evaluate(folder: Path, say: Say, progress: Progress) -> list[dict[str, Any]]
     """
     trained = open_trained(folder, progress)
     setting, rows = trained.setting, []
+    features = feature_table(trained, say)
     for split in (VALIDATION, TEST):
         answers, tables = [], []
         gallery_K = _gallery(trained, split)
         for number in range(len(trained.folds)):
             progress(f"decoding {split} trials", number, len(trained.folds))
-            found, table = _answers(trained, number, split, gallery_K)
+            found, table = _answers(trained, number, split, gallery_K, features)
             answers += found
             tables.append(table)
         progress(f"scoring {split}", 0, 1)
@@ -47,7 +59,7 @@ def evaluate(folder: Path, say: Say, progress: Progress) -> list[dict[str, Any]]
         trained.run.write_predictions(split, pd.concat(tables, ignore_index=True))
         draw_part(trained, together, split)
         progress(f"scoring {split}", 1, 1)
-    rows += _larger_galleries(trained, progress)
+    rows = with_holm(rows + _larger_galleries(trained, progress))
     if setting.recipe.evaluate.dynamics:
         rows += dynamics(trained, progress)
     trained.run.write_scores(rows)
@@ -69,7 +81,9 @@ def _gallery(trained: Trained, split: str) -> Index | None:
     return gallery_of(trained.setting, np.concatenate(found))
 
 
-def _answers(trained: Trained, number: int, split: str, gallery_K: Index | None) -> tuple[list[Answered], pd.DataFrame]:
+def _answers(
+    trained: Trained, number: int, split: str, gallery_K: Index | None, features: EmbeddingTable | None
+) -> tuple[list[Answered], pd.DataFrame]:
     """All models' answers to a fold's part, and their table."""
     setting, final = trained.setting, split == TEST
     models = trained.models(number, final=final)
@@ -82,7 +96,11 @@ def _answers(trained: Trained, number: int, split: str, gallery_K: Index | None)
         scores |= _combined(trained, number, question, gallery_K, scores)
         if final:
             scores |= _observed(trained, question, gallery_K)
-        answers += answered(setting, question.asked, gallery_K, scores, k, number)
+        found = answered(setting, question.asked, gallery_K, scores, k, number)
+        if final and gallery_K is not None:
+            vectors = models.spaces(question.asked, gallery_K, _main(trained))
+            found = [with_aligned(a, *vectors) if a.model == _main(trained) else a for a in found]
+        answers += found
         tables += [
             decision_table(setting, question.asked, gallery_K, score, model, number, k)
             for model, score in scores.items()
@@ -90,7 +108,7 @@ def _answers(trained: Trained, number: int, split: str, gallery_K: Index | None)
         if final and setting.sources.is_fusion:
             answers += _two_people(trained, number, models, rows, gallery_K, k)
         if final:
-            answers += control_answers(trained, number, models, question, gallery_K)
+            answers += control_answers(trained, number, models, question, gallery_K, features)
     return answers, pd.concat(tables, ignore_index=True)
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 
 from synapse_diffusion.bids import OpenRecording, Recording, find_recordings, open_recording
 from synapse_diffusion.config import DataSettings
-from synapse_diffusion.errors import DataError, SynapseError
+from synapse_diffusion.errors import DataError, RunError, SynapseError
 from synapse_diffusion.info.values import Info, Table, between, in_bytes, in_time, read_object, size_of, some
 from synapse_diffusion.runs import Run, open_run
 from synapse_diffusion.splits import TEST, TRAIN, VALIDATION
@@ -51,7 +51,7 @@ def info_of_run(path: Path) -> Info:
     health, tables = _stores_health(Path(recipe.paths.stores), about.get("stores", {})), []
     try:
         tables.append(_split_table(run, classes))
-    except (OSError, KeyError, ValueError, IndexError):
+    except (RunError, KeyError, ValueError, IndexError):
         health.append(f"{path / 'splits.tsv'}: missing or damaged; train again")
     if not (path / "predictions/validation.tsv").exists():
         health.append("training is not finished; the same command goes on from where it stopped")

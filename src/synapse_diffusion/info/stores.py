@@ -42,6 +42,7 @@ def info_of_stores(path: Path, folders: Sequence[Path], settings: Recipe, progre
     people: dict[str, _Sums] = defaultdict(_Sums)
     facts: dict[str, Counter[str]] = defaultdict(Counter)
     health: list[str] = []
+    by_signal: dict[str, list[str]] = defaultdict(list)
     shown: list[pd.DataFrame] = []
     for k, folder in enumerate(folders):
         progress("reading stores", k, len(folders))
@@ -52,6 +53,7 @@ def info_of_stores(path: Path, folders: Sequence[Path], settings: Recipe, progre
             health.append(f"unreadable: {error}")
             continue
         name = str(folder.relative_to(path)) if folder != path else store_name(folder)
+        by_signal[store.signal_digest].append(name)
         facts["data set"][folder.absolute().parent.parent.parent.name] += 1
         facts["rate"][f"{store.sfreq:g} Hz"] += 1
         facts["filter"][_filter(read_manifest(folder))] += 1
@@ -60,6 +62,8 @@ def info_of_stores(path: Path, folders: Sequence[Path], settings: Recipe, progre
         health += [f"{name}: {line}" for line in _health(store, usable)]
         _add(people, store, usable)
     progress("reading stores", len(folders), len(folders))
+    for same in by_signal.values():
+        health += [f"{name}: the same signal as {same[0]}, bit for bit; training leaves it out" for name in same[1:]]
     n_read = sum(sums.recordings for sums in people.values())
     recordings = f"{n_read}" if n_read == len(folders) else f"{n_read} of {len(folders)}, the others cannot be read"
     if not n_read:

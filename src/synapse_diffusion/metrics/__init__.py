@@ -1,5 +1,6 @@
 """Scores and ideal observers: arrays in, figures out. (`metrics.pictures` is asked by name: it needs torch.)"""
 
+from synapse_diffusion.metrics.alignment import align
 from synapse_diffusion.metrics.classification import (
     Score,
     auc,
@@ -32,6 +33,7 @@ from synapse_diffusion.metrics.identification import (
     two_way_table,
     two_way_within,
 )
+from synapse_diffusion.metrics.multiple import holm
 from synapse_diffusion.metrics.observers import NoiseModel, Observer
 from synapse_diffusion.metrics.questions import per_question, question_scores
 from synapse_diffusion.metrics.retrieval import (
@@ -43,6 +45,7 @@ from synapse_diffusion.metrics.retrieval import (
     hits,
     log_softmax,
     paired_difference,
+    people_interval,
     ranks,
     retrieval_scores,
     sinkhorn,
@@ -58,6 +61,7 @@ __all__ = [
     "NoiseModel",
     "Observer",
     "Score",
+    "align",
     "auc",
     "bootstrap_interval",
     "by_concept",
@@ -75,6 +79,7 @@ __all__ = [
     "from_confusion",
     "fuse",
     "hits",
+    "holm",
     "lda_log_probability",
     "log_softmax",
     "max_statistic_p",
@@ -82,6 +87,7 @@ __all__ = [
     "null_areas",
     "null_ranks",
     "paired_difference",
+    "people_interval",
     "per_question",
     "permute_blocks",
     "permute_units",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -10,12 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from synapse_diffusion.metrics.draws import CrossedDraws, percentiles
+
+Array = NDArray[np.float64]
 METRICS: Final = ("balanced_accuracy", "accuracy", "macro_f1", "auc")
 
 
 @dataclass(frozen=True)
 class Score:
-    """One figure: value, chance level, 95 % interval, permutation p, number of decisions."""
+    """One figure: value, chance level, 95 % interval, permutation p, number of decisions; interval over people."""
 
     metric: str
     value: float
@@ -24,6 +27,20 @@ class Score:
     high: float
     p: float
     n: int
+    low_people: float = float("nan")
+    high_people: float = float("nan")
+
+
+def scores_of(
+    names: Sequence[str], value_M: Array, chance_M: Array, interval: tuple[Array, Array], p_M: Array, n: int,
+    over_people: tuple[Array, Array],
+) -> list[Score]:  # fmt: skip
+    """One figure a metric."""
+    columns = np.stack([value_M, chance_M, *interval, p_M, *over_people], axis=1).tolist()
+    return [
+        Score(name, value, chance, low, high, p, n, low_people, high_people)
+        for name, (value, chance, low, high, p, low_people, high_people) in zip(names, columns, strict=True)
+    ]
 
 
 def confusion(label_N: NDArray[np.int64], predicted_N: NDArray[np.int64], n_classes: int) -> NDArray[np.int64]:
@@ -70,12 +87,13 @@ def classification_scores(
     permutations: int,
     bootstrap: int,
     rng: np.random.Generator,
+    people: Sequence[NDArray[np.int64]] = (),
 ) -> list[Score]:
     """All scores of one set of decisions.
 
-    `unit_N` names what is drawn again for the interval (concepts, or stretches of trials);
-    `permute` deals the labels (N,) anew in a way that the design makes exchangeable. p is
-    (1 + number of permutations at least as good) / (1 + permutations).
+    `unit_N` names what is drawn again for the interval (concepts, or stretches of trials); `people` whose trials
+    these are, who are drawn again too for the second interval. `permute` deals the labels (N,) anew in a way that
+    the design makes exchangeable. p is (1 + number of permutations at least as good) / (1 + permutations).
     """
     n, n_classes = probability_NK.shape
     predicted_N = probability_NK.argmax(1)
@@ -91,22 +109,25 @@ def classification_scores(
     p = (1 + (null >= observed - 1e-12).sum(0)) / (1 + permutations) if permutations else np.full(len(METRICS), np.nan)
     dealt = null[:, 1:3].mean(0) if permutations else np.full(2, np.nan)
     chance = np.array([1.0 / n_classes, *dealt, 0.5])
-    drawn = _bootstrap(probability_NK, label_N, unit_N, bootstrap, rng)
-    low, high = np.percentile(drawn, [2.5, 97.5], axis=0) if bootstrap else np.full((2, len(METRICS)), np.nan)
-    return [
-        Score(name, float(observed[k]), float(chance[k]), float(low[k]), float(high[k]), float(p[k]), n)
-        for k, name in enumerate(METRICS)
-    ]
+    interval = percentiles(_bootstrap(probability_NK, label_N, _unit_weights(unit_N, bootstrap, rng)))
+    crossed = CrossedDraws.of(unit_N, people, bootstrap if people else 0, rng)
+    weights = (weight_C[crossed.cell_N] for weight_DC in crossed for weight_C in weight_DC)
+    wide = percentiles(_bootstrap(probability_NK, label_N, weights))
+    return scores_of(METRICS, observed, chance, interval, p, n, wide)
+
+
+def _unit_weights(unit_N: NDArray[np.int64], n_draws: int, rng: np.random.Generator) -> Iterator[NDArray[np.float64]]:
+    """Weights (N,) of draws of units with replacement."""
+    units, unit_index = np.unique(unit_N, return_inverse=True)
+    for _ in range(n_draws):
+        weight_U = np.bincount(rng.integers(0, len(units), len(units)), minlength=len(units)).astype(float)
+        yield weight_U[unit_index]
 
 
 def _bootstrap(
-    probability_NK: NDArray[np.float64],
-    label_N: NDArray[np.int64],
-    unit_N: NDArray[np.int64],
-    n_draws: int,
-    rng: np.random.Generator,
+    probability_NK: NDArray[np.float64], label_N: NDArray[np.int64], weights: Iterable[NDArray[np.float64]]
 ) -> NDArray[np.float64]:
-    """Scores (draws, metrics) with units drawn with replacement, as weights of their trials.
+    """Scores (draws, metrics) with what is drawn as weights (N,) of trials.
 
     Classes of which no unit is drawn drop out of that draw's means; drawing inside classes would give a class
     with one concept no spread at all.
@@ -115,26 +136,30 @@ def _bootstrap(
     predicted_N = probability_NK.argmax(1)
     cell_N = label_N * n_classes + predicted_N
     order_NK = np.argsort(probability_NK, axis=0, kind="stable")
-    units, unit_index = np.unique(unit_N, return_inverse=True)
-    out = np.empty((n_draws, len(METRICS)))
-    for draw in range(n_draws):
-        weight_U = np.bincount(rng.integers(0, len(units), len(units)), minlength=len(units)).astype(float)
-        weight_N = weight_U[unit_index]
+    step_NK = np.diff(np.take_along_axis(probability_NK, order_NK, 0), axis=0, prepend=-np.inf) > 0
+    first_K = [np.flatnonzero(step_N) for step_N in step_NK.T]  # of each run of equal scores
+    out = []
+    for weight_N in weights:
         counts = np.bincount(cell_N, weights=weight_N, minlength=n_classes**2).astype(float)
         scores = from_confusion(counts.reshape(n_classes, n_classes))
-        out[draw] = [*(float(scores[m]) for m in METRICS[:3]), _weighted_auc(order_NK, label_N, weight_N)]
-    return out
+        out.append([*(float(scores[m]) for m in METRICS[:3]), _weighted_auc(order_NK, first_K, label_N, weight_N)])
+    return np.array(out).reshape(len(out), len(METRICS))
 
 
-def _weighted_auc(order_NK: NDArray[np.int64], label_N: NDArray[np.int64], weight_N: NDArray[np.float64]) -> float:
+def _weighted_auc(
+    order_NK: NDArray[np.int64], first_K: Sequence[NDArray[np.int64]], label_N: NDArray[np.int64], weight_N: Array
+) -> float:
+    """As `auc`, of weighted trials."""
     areas = []
     for k in range(order_NK.shape[1]):
         order = order_NK[:, k]
         positive = np.where(label_N[order] == k, weight_N[order], 0.0)
         negative = np.where(label_N[order] == k, 0.0, weight_N[order])
         pairs = positive.sum() * negative.sum()
+        if len(first_K[k]) < len(order):  # ties count half
+            positive, negative = np.add.reduceat(positive, first_K[k]), np.add.reduceat(negative, first_K[k])
         if pairs > 0:
-            areas.append(float((positive * np.cumsum(negative)).sum() / pairs))
+            areas.append(float((positive * (np.cumsum(negative) - negative / 2)).sum() / pairs))
     return float(np.mean(areas)) if areas else 0.5
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from synapse_diffusion.metrics.classification import Score
+from synapse_diffusion.metrics.classification import Score, scores_of
+from synapse_diffusion.metrics.draws import CrossedDraws
 
 Array = NDArray[np.float64]
 Floats = NDArray[np.floating[Any]]
@@ -33,13 +35,15 @@ def question_scores(
     permutations: int,
     bootstrap: int,
     rng: np.random.Generator,
+    people: Sequence[NDArray[np.int64]] = (),
 ) -> list[Score]:
     """`auc` and `average_precision`: means over the questions that have both answers; NaN if there is none.
 
     A permutation deals whole rows of answers anew among units (concepts): what goes with what among the questions,
     and among the trials of a concept, stays. Chance of average precision is its mean over permutations (near the
     share of yes). The interval draws units with replacement; a question that is left with one answer drops out of
-    that draw's mean. Raises `ValueError` where trials of a unit have different answers.
+    that draw's mean. So for the second interval, with the `people` (N,) whose trials these are. Raises `ValueError`
+    where trials of a unit have different answers.
     """
     units, first_U, index_N = np.unique(unit_N, return_index=True, return_inverse=True)
     answer_UQ = answer_NQ[first_U]
@@ -52,22 +56,23 @@ def question_scores(
     dealt_PU = rng.permuted(np.tile(np.arange(len(units)), (permutations, 1)), axis=1)
     weight_DU = rng.multinomial(len(units), np.full(len(units), 1 / len(units)), size=bootstrap).astype(float)
     once_1U = np.ones((1, len(units)))
-    observed_QM, null_QMP, drawn_QMD = [], [], []
+    crossed = CrossedDraws.of(unit_N, people, bootstrap if people else 0, rng)
+    observed_QM, null_QMP, drawn_QMD, wide_QMD = [], [], [], []
     for q in asked:
         score_N, answer_U = score_NQ[:, q], answer_UQ[:, q].astype(float)
         observed_QM.append(_auc_and_precision(score_N, answer_U[None], once_1U, index_N)[:, 0])
         null_QMP.append(_auc_and_precision(score_N, answer_U[dealt_PU], once_1U, index_N))
         drawn_QMD.append(_auc_and_precision(score_N, answer_U[None], weight_DU, index_N))
+        answer_1C = answer_U[None, crossed.level_FC[0]]
+        blocks = [_auc_and_precision(score_N, answer_1C, weight_DC, crossed.cell_N) for weight_DC in crossed]
+        wide_QMD.append(np.concatenate([np.empty((2, 0)), *blocks], axis=1))
     observed_M, null_MP = np.mean(observed_QM, axis=0), np.mean(null_QMP, axis=0)
     p_M, chance_M = np.full(2, nan), np.array([0.5, answer_NQ[:, asked].mean()])
     if permutations:
         p_M = (1 + (null_MP >= observed_M[:, None] - 1e-12).sum(1)) / (1 + permutations)
         chance_M[1] = null_MP[1].mean()
-    low_M, high_M = _interval(np.array(drawn_QMD))
-    return [
-        Score(name, float(observed_M[m]), float(chance_M[m]), float(low_M[m]), float(high_M[m]), float(p_M[m]), n)
-        for m, name in enumerate(names)
-    ]
+    interval, wide = _interval(np.array(drawn_QMD)), _interval(np.array(wide_QMD))
+    return scores_of(names, observed_M, chance_M, interval, p_M, n, wide)
 
 
 def _interval(drawn_QMD: Array) -> tuple[Array, Array]:

@@ -13,7 +13,8 @@ from scipy.special import log_softmax as scipy_log_softmax
 from scipy.special import logsumexp
 from scipy.stats import rankdata
 
-from synapse_diffusion.metrics.classification import Score
+from synapse_diffusion.metrics.classification import Score, scores_of
+from synapse_diffusion.metrics.draws import CrossedDraws, percentiles
 
 Array = NDArray[np.float64]
 Floats = NDArray[np.floating[Any]]
@@ -68,13 +69,14 @@ def retrieval_scores(
     permutations: int,
     bootstrap: int,
     rng: np.random.Generator,
+    people: Sequence[NDArray[np.int64]] = (),
 ) -> list[Score]:
     """`top1`, `top5`, ... and `mean_rank` (0 best, 1 worst, its p from the low side), means over decisions.
 
     A permutation exchanges images: those that occur as truth are dealt anew, all decisions of one image together, so
     that a column which is near to everything stays so. Its mean over permutations may differ from the chance
     given (k / K, and 0.5) where some columns are never true. The interval draws units (images) with replacement;
-    the gallery stays.
+    the gallery stays; for the second interval the `people` (N,) whose decisions these are likewise.
     """
     n, n_columns = score_NK.shape
     image_J, image_N = np.unique(truth_N, return_inverse=True)
@@ -86,13 +88,11 @@ def retrieval_scores(
     null_PM = _dealt_means(table_MNJ, image_N, permutations, rng)
     as_good_M = (sign_M * (null_PM - observed_M) >= -1e-12).sum(0)
     p = (1 + as_good_M) / (1 + permutations) if permutations else np.full(len(sign_M), np.nan)
-    low, high = bootstrap_interval(found_MN, unit_N, bootstrap, rng)
+    interval = bootstrap_interval(found_MN, unit_N, bootstrap, rng)
+    wide = people_interval(found_MN, unit_N, people, bootstrap, rng)
     names = [*(f"top{k}" for k in top), "mean_rank"]
-    chance = [*(min(k / n_columns, 1.0) for k in top), 0.5]
-    return [
-        Score(name, float(observed_M[m]), chance[m], float(low[m]), float(high[m]), float(p[m]), n)
-        for m, name in enumerate(names)
-    ]
+    chance_M = np.array([*(min(k / n_columns, 1.0) for k in top), 0.5])
+    return scores_of(names, observed_M, chance_M, interval, p, n, wide)
 
 
 def _dealt_means(table_MNJ: Array, image_N: NDArray[np.int64], permutations: int, rng: np.random.Generator) -> Array:
@@ -117,6 +117,14 @@ def bootstrap_interval(
     drawn_DM = weight_DU @ sum_MU.T / (weight_DU @ np.bincount(unit_index))[:, None]
     low, high = np.percentile(drawn_DM, [2.5, 97.5], axis=0)
     return low, high
+
+
+def people_interval(
+    value_MN: Array, unit_N: NDArray[np.int64], people: Sequence[NDArray[np.int64]], n_draws: int,
+    rng: np.random.Generator,
+) -> tuple[Array, Array]:  # fmt: skip
+    """95 % interval (M,), (M,) of means over decisions, units and people drawn with replacement; NaN without people."""
+    return percentiles(CrossedDraws.of(unit_N, people, n_draws if people else 0, rng).means(value_MN))
 
 
 def paired_difference(

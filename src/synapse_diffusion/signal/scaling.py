@@ -55,7 +55,7 @@ def whitening(residual_NC: NDArray[np.float64]) -> NDArray[np.float64]:
     scale = _positive(residual_NC.std(0))
     covariance, _ = ledoit_wolf(residual_NC / scale, assume_centered=True)
     values, vectors = np.linalg.eigh(covariance)
-    sample_values = np.linalg.eigvalsh(np.cov(residual_NC.T / scale[:, None]))
+    sample_values = np.linalg.eigvalsh(np.atleast_2d(np.cov(residual_NC.T / scale[:, None])))
     lost = int(np.sum(sample_values < RANK_TOLERANCE * sample_values[-1]))
     inverse = 1.0 / np.sqrt(np.maximum(values, RANK_TOLERANCE * values[-1]))
     inverse[:lost] = 0.0

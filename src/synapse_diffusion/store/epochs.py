@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from synapse_diffusion.errors import StoreError
-from synapse_diffusion.store.files import SignalStore
+from synapse_diffusion.store.files import SignalStore, store_name
 
 
 class Epochs:
@@ -18,8 +18,8 @@ class Epochs:
 
     `trials` is the recordings' trial tables end to end, with the columns `store` (index into `stores`), `start` (first
     sample of the window), `read_start` (of all that is read for it, baseline included) and `usable` (that stretch lies
-    inside one piece of the recording and touches nothing bad). Raises `StoreError` where rates differ or no channel
-    is common to all.
+    inside one piece of the recording and touches nothing bad; no trial of a copy is). Raises `StoreError` where rates
+    differ or no channel is common to all.
     """
 
     def __init__(
@@ -49,10 +49,13 @@ class Epochs:
         self._reach = (offset - low, high - offset)
         self.n_read = sum(self._reach)
         """Samples that an epoch's reading spans, baseline included."""
+        self.copies = copies_among(stores)
+        """Stores whose signal is that of an earlier one: index of the copy, and of the first."""
         tables = []
         for k, store in enumerate(stores):
             start = store.trials["onset_sample"].to_numpy() + offset
             usable, first, last = _usable(store, start - self._reach[0], start + self._reach[1])
+            usable &= k not in self.copies
             tables.append(
                 store.trials.assign(
                     store=k, start=start, read_start=start - self._reach[0], usable=usable, first=first, last=last
@@ -65,6 +68,14 @@ class Epochs:
         self._columns = [_indices(store, self.channels) for store in stores]
         self.device = torch.device(device)
         self._signals = [_tensor(store, self.device) for store in stores]
+
+    def copies_said(self) -> list[str]:
+        """One line for each store whose trials are left out as copies."""
+        return [
+            f"{store_name(self.stores[k].folder)}: the same signal as {store_name(self.stores[first].folder)}, bit for "
+            f"bit; its {len(self.stores[k].trials)} trials are left out, since they would be on two sides of a split"
+            for k, first in self.copies.items()
+        ]
 
     def read(self, rows: NDArray[np.int64], shift: NDArray[np.int64] | None = None) -> torch.Tensor:
         """Epochs (B, C, T) float32 of these rows of `trials`, in the recording's unit, baseline taken off.
@@ -95,6 +106,16 @@ class Epochs:
         if columns is not None:
             x = x[:, columns]
         return x.reshape(len(first), n_times, -1)
+
+
+def copies_among(stores: Sequence[SignalStore]) -> dict[int, int]:
+    """Index of each store whose signal an earlier one holds, and of that one.
+
+    Published data sets do hold recordings twice, under another session's name.
+    """
+    first_with = {store.signal_digest: k for k, store in reversed(list(enumerate(stores)))}
+    first = [first_with[store.signal_digest] for store in stores]
+    return {k: at for k, at in enumerate(first) if at != k}
 
 
 def _tensor(store: SignalStore, device: torch.device) -> torch.Tensor:

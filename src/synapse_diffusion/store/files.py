@@ -46,6 +46,8 @@ class SignalStore:
     segments: tuple[Segment, ...]
     digest: str
     """Of the content: signal and tables."""
+    signal_digest: str
+    """Of the signal alone: equal for a recording that a data set holds twice."""
 
 
 @dataclass(frozen=True)
@@ -235,6 +237,7 @@ def open_store(folder: Path, *, verify_signal: bool = True) -> SignalStore:
             for a, b, kind in zip(segments["start"], segments["stop"], segments["kind"], strict=True)
         ),
         digest=content_digest(manifest),
+        signal_digest=str(manifest["checksums"]["signal.npy"]),
     )
 
 

@@ -19,7 +19,7 @@ from synapse_diffusion.training.data import ScaledEpochs
 from synapse_diffusion.training.decoders import add_person, build_learner, load_learner
 from synapse_diffusion.training.examples import Asked, Batch, chunks, read
 from synapse_diffusion.training.learner import Learner
-from synapse_diffusion.training.objectives import Objective
+from synapse_diffusion.training.objectives import Images, Objective
 from synapse_diffusion.training.precision import best_odds_temperature, best_temperature
 from synapse_diffusion.training.setting import Index, Setting
 
@@ -72,11 +72,7 @@ class FoldModels:
         """The members' mean score."""
         total = torch.zeros((), dtype=torch.float64)
         for member in members:
-            names = member.network.modalities
-            part = Batch(
-                {n: batch.signals[n] for n in names}, {n: batch.people[n] for n in names},
-                {n: batch.present[n] for n in names}, batch.target_B,
-            )  # fmt: skip
+            part = batch_of(batch, member.network.modalities)
             gallery = None if gallery_K is None else torch.from_numpy(gallery_K).to(batch.target_B.device)
             total = total + member.objective.scores(member(part, None), gallery).cpu() / len(members)
         return np.asarray(total.numpy())
@@ -87,12 +83,39 @@ class FoldModels:
         parts = [read(asked.part(at), self.data) for at in chunks(len(asked))]
         return np.concatenate([self._by_network(self.networks[modality], batch, gallery_K) for batch in parts])
 
+    @torch.no_grad()
+    def spaces(self, asked: Asked, gallery_K: Index, model: str) -> tuple[Scores, Scores]:
+        """Predicted (N, D) and the gallery's (K, D) vectors whose inner products are a network's scores.
+
+        Members side by side, since each may have learned a space of its own.
+        """
+        members = self.networks[model]
+        parts: list[list[torch.Tensor]] = [[] for _ in members]
+        for at in chunks(len(asked)):
+            batch = read(asked.part(at), self.data)
+            for found, member in zip(parts, members, strict=True):
+                out = member(batch_of(batch, member.network.modalities), None).double()
+                found.append(torch.nn.functional.normalize(out, dim=1).cpu())
+        predicted_ND = torch.cat([torch.cat(found) for found in parts], 1)
+        galleries = []
+        for member in members:
+            assert isinstance(member.objective, Images)
+            vectors = member.objective.vectors(torch.from_numpy(gallery_K).to(batch.target_B.device)).double()
+            galleries.append(torch.nn.functional.normalize(vectors, dim=1).cpu() / len(members))
+        return np.asarray(predicted_ND.numpy()), np.asarray(torch.cat(galleries, 1).numpy())
+
     def vectors(self, batch: Batch, model: str) -> NDArray[np.float32]:
         """Predicted vectors (B, D) of images: the mean of the members' unit vectors."""
         members = self.networks[model]
         with torch.no_grad():
             out = [torch.nn.functional.normalize(member(batch, None), dim=1) for member in members]
         return np.asarray(torch.stack(out).mean(0).cpu().numpy())
+
+
+def batch_of(batch: Batch, names: Sequence[str]) -> Batch:
+    """The batch's signals of these modalities."""
+    signals, people, present = ({n: of[n] for n in names} for of in (batch.signals, batch.people, batch.present))
+    return Batch(signals, people, present, batch.target_B)
 
 
 def without(batch: Batch, missing: str) -> Batch:

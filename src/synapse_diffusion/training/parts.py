@@ -70,6 +70,9 @@ def make_folds(sources: Sources, task: Task, recipe: Recipe, say: Say) -> list[F
     }
     raw = _fused(sources, strata, recipe) if sources.is_fusion else _single(sources, strata, recipe)
     zero_shot = recipe.split.method == "concepts"
+    for source in sources.of.values():
+        for line in source.epochs.copies_said():
+            say(line)
     folds: list[Fold] = []
     for number, fold in enumerate(raw):
         cleaned: dict[str, Split] = {}
@@ -145,9 +148,10 @@ def _report(
     trials = sources.of[name].trials
     of = f"{name}: " if sources.is_fusion else ""
     if number == 0:
-        usable = trials["usable"].to_numpy()
+        copied = trials["store"].isin(list(sources.of[name].epochs.copies)).to_numpy()
+        touch = ~trials["usable"].to_numpy() & ~copied
         say(
-            f"{of}{len(trials)} trials: {int((~usable).sum())} touch a bad stretch or the recording's ends, "
+            f"{of}{len(trials)} trials: {int(touch.sum())} touch a bad stretch or the recording's ends, "
             f"{int((stratum_N >= 0).sum())} of the others are decoded"
         )
     parts = (TRAIN, VALIDATION, TEST)

@@ -79,6 +79,8 @@ def open_trained(folder: Path, progress: Progress) -> Trained:
     if missing := [name for name in NEEDED if not (folder / name).exists()]:
         raise RunError(f"{folder}: not trained to the end (no {missing[0]}); run train with its recipe again")
     recipe, provenance = run.recipe, run.provenance
+    run.check_recipe()
+    _ = run.curve, run.splits  # damage is said before hours of work
     use_threads(recipe.execution.threads)
     sources = open_sources(recipe, choose_device(recipe.execution.device), progress)
     digests = sources.digests(Path(recipe.paths.stores))
