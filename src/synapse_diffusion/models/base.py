@@ -64,6 +64,9 @@ class Decoder(nn.Module):
     def begin_at(self, feature_NF: Tensor, target_ND: Tensor) -> None:
         """Start from the best linear map of those features to target vectors, once, after `fit_statistics`."""
 
+    def fit_person(self, x_NCT: Tensor, person: int) -> None:
+        """Set what is estimated of one person from their scaled trials, whatever those show; most: nothing."""
+
     def person_tensors(self) -> dict[str, str]:
         """Names of tensors with a row for each person, and how a new person's row begins: `zero` or `mean`."""
         return {}
