@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import itertools
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +14,32 @@ import torch
 from numpy.typing import NDArray
 
 from conftest import quiet
+from synapse_diffusion.adapt import adapt_run
 from synapse_diffusion.config import Recipe, parse_recipe
 from synapse_diffusion.config.tree import conversion_settings, digest_of
-from synapse_diffusion.errors import SettingsError, SplitError
+from synapse_diffusion.errors import RunError, SettingsError, SplitError
 from synapse_diffusion.evaluate import evaluate
+from synapse_diffusion.models.base import Shape
+from synapse_diffusion.predict import predict
 from synapse_diffusion.runs import Run
-from synapse_diffusion.splits import ADAPT, TEST
+from synapse_diffusion.splits import ADAPT, TEST, check_split
 from synapse_diffusion.store.epochs import Epochs
 from synapse_diffusion.store.files import draft_store
 from synapse_diffusion.train import train
+from synapse_diffusion.training.adaptation import Newcomer, Person, adapt, calibrate, load_person, met
+from synapse_diffusion.training.data import fit_scalers
+from synapse_diffusion.training.decoders import DECODERS, add_person, learn_person_only, person_row, set_person
+from synapse_diffusion.training.trained import open_trained
 from synapse_diffusion.types import SensorArray
 
 N_SENSORS, RATE, WINDOW = 12, 50.0, 20  # Hz; samples
 CLASSES, CONCEPTS, EXEMPLARS = ("a", "b", "c", "d"), 14, 10
-SIZES = (20, 80, 400)
+SIZES = (24, 192)
 
 
 def mixed(rng: np.random.Generator, mixing_CS: NDArray[np.float64], label_N: NDArray[np.int64]) -> Any:
     """Signals (T, C) in V: each class its own sources with a course, seen through a person's mixing, in noise."""
-    pattern_KS = 0.9 * np.random.default_rng(1).standard_normal((len(CLASSES), mixing_CS.shape[1]))
+    pattern_KS = 0.7 * np.random.default_rng(1).standard_normal((len(CLASSES), mixing_CS.shape[1]))
     signal_TC = rng.standard_normal(((len(label_N) + 2) * 25, N_SENSORS))
     for k, label in enumerate(label_N):
         at = 25 * (k + 1)
@@ -69,7 +77,7 @@ def mixed_recipe(folder: Path, *overrides: str) -> Recipe:
     return parse_recipe(
         {
             "paths": {"stores": str(folder / "stores"), "runs": str(folder / "runs"), "bids": str(folder)},
-            "data": {"name": "mixed"},
+            "data": {"name": "mixed", "people": ["01", "02", "03", "04"]},
             "view": {"stop_s": WINDOW / RATE},
             "labels": {"source": "column", "classes": list(CLASSES)},
             "split": {
@@ -88,14 +96,19 @@ def mixed_recipe(folder: Path, *overrides: str) -> Recipe:
 def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three people whose mixing is much the same, and one whose is rather their own."""
     folder = tmp_path_factory.mktemp("mixed")
-    for person, departure in (("01", 0.3), ("02", 0.3), ("03", 0.3), ("04", 0.8), ("05", 0.8)):
+    for person, departure in (("01", 0.3), ("02", 0.3), ("03", 0.3), ("04", 0.9), ("05", 0.9)):
         write_person(mixed_recipe(folder), person, departure)
     return folder
 
 
 @pytest.fixture(scope="module")
 def run(people: Path) -> Run:
-    return train(mixed_recipe(people, "data.people=01,02,03,04"), "x", "test", quiet, quiet)
+    return train(mixed_recipe(people), "x", "test", quiet, quiet)
+
+
+@pytest.fixture(scope="module")
+def scores(run: Run) -> list[dict[str, Any]]:
+    return evaluate(run.folder, quiet, quiet)
 
 
 def accuracy(rows: list[dict[str, Any]]) -> dict[str, float]:
@@ -106,10 +119,172 @@ def accuracy(rows: list[dict[str, Any]]) -> dict[str, float]:
     }
 
 
-def test_few_shot(run):
-    import time
-    t = time.time()
-    found = accuracy(evaluate(run.folder, quiet, quiet))
-    print(time.time()-t)
-    for k, v in found.items(): print(k, round(v, 3))
-    assert 0
+def newcomer(run: Run) -> tuple[Newcomer, Person]:
+    trained = open_trained(run.folder, quiet)
+    rows = trained.rows(0, ADAPT)["eeg"]
+    of = Newcomer(trained, 0, trained.setting, "04", rows, rows)
+    return of, calibrate(of)
+
+
+def correct(of: Newcomer, person: Person) -> float:
+    """Share of the test trials that are decoded right."""
+    models = met(of.trained.models(0, final=True), person)
+    rows = of.trained.rows(0, TEST)["eeg"]
+    truth_N = of.setting.task.of["eeg"].target_N[rows]
+    score_NK = models.ask(of.setting.single("eeg", rows, truth_N), only="compact")["compact"]
+    return float((score_NK.argmax(1) == truth_N).mean())
+
+
+def test_a_person_apart_gains_from_their_own_trials(scores: list[dict[str, Any]]) -> None:
+    found = accuracy(scores)
+    assert set(found) == {"compact", "linear", "compact, own scaling", "linear, own scaling"} | {
+        name for n in SIZES for name in
+        (f"compact, {n} trials", f"compact from scratch, {n} trials", f"linear from scratch, {n} trials")
+    }  # fmt: skip
+    curve = [found["compact, own scaling"], *(found[f"compact, {n} trials"] for n in SIZES)]
+    assert all(after > before - 0.03 for before, after in itertools.pairwise(curve))
+    assert curve[-1] > curve[0] + 0.2
+    assert curve[1] > found["compact from scratch, 24 trials"]  # what others share is worth something
+
+
+def test_shuffled_labels_teach_nothing(run: Run) -> None:
+    of, calibrated = newcomer(run)
+    rows = of.first(72)
+    target_N = of.targets(rows)
+    rng = np.random.default_rng(3)
+    before, right = correct(of, calibrated), correct(of, adapt(of, calibrated, rows, target_N))
+    shuffled = [correct(of, adapt(of, calibrated, rows, rng.permutation(target_N))) for _ in range(2)]
+    assert right > before + 0.1
+    assert max(shuffled) < before + 0.03
+
+
+def test_what_was_learned_is_kept_and_found_again(run: Run, scores: list[dict[str, Any]]) -> None:
+    files = sorted(run.folder.glob("checkpoints/*_04_*"))
+    assert len(files) == 2 * len(SIZES)
+    written = [file.stat().st_mtime_ns for file in files]
+    assert evaluate(run.folder, quiet, quiet) == scores
+    assert [file.stat().st_mtime_ns for file in files] == written
+    of, calibrated = newcomer(run)
+    rows = of.first(24)
+    again = adapt(of, calibrated, rows, of.targets(rows))  # as if the file had been lost
+    kept = load_person(run.checkpoint("fold0_refit_04_24_trials"))
+    assert again.steps == kept.steps
+    assert all(torch.equal(again.rows[0][name], value) for name, value in kept.rows[0].items())
+    assert (run.folder / "figures/adaptation.png").stat().st_size > 10_000
+
+
+def test_nothing_of_the_test_part_is_met(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: set[int] = set()
+    original = Epochs.read
+
+    def spy(self: Epochs, rows: NDArray[np.int64], shift: NDArray[np.int64] | None = None) -> torch.Tensor:
+        read.update(rows.tolist())
+        return original(self, rows, shift)
+
+    monkeypatch.setattr(Epochs, "read", spy)
+    of, calibrated = newcomer(run)
+    rows = of.first(24)
+    adapt(of, calibrated, rows, of.targets(rows))
+    trials = of.setting.sources.of["eeg"].trials
+    test = trials.iloc[of.trained.rows(0, TEST)["eeg"]]
+    assert set(trials["person"].iloc[sorted(read)]) == {"04"}
+    assert not set(trials["concept"].iloc[sorted(read)]) & set(test["concept"])
+    assert set(of.first(24)) <= set(of.first(96))  # a curve of more and more
+    per_class = np.bincount(of.targets(rows))
+    assert per_class.max() - per_class.min() <= 1
+    fold_N = of.folds(of.first(96))
+    by_concept = pd.Series(fold_N).groupby(trials["concept"].to_numpy(dtype=str)[of.first(96)]).nunique()
+    assert by_concept.max() == 1
+    split = np.full(len(trials), "", dtype="<U10")
+    a, b = np.flatnonzero(trials["concept"] == trials["concept"].iloc[rows[0]])[:2]
+    split[a], split[b] = ADAPT, TEST
+    with pytest.raises(SplitError, match=r"leak: concept \w+ is in the adapt and in the test part"):
+        check_split(trials, split, trials["store"].to_numpy(), trials["start"].to_numpy(), WINDOW, zero_shot=True)
+
+
+def test_own_scaling_looks_at_no_label(run: Run) -> None:
+    of, calibrated = newcomer(run)
+    epochs = of.setting.sources.of["eeg"].epochs
+    view, target_N = of.setting.recipe.view, of.setting.task.of["eeg"].target_N
+    concept = epochs.trials["concept"].copy()
+    epochs.trials["concept"] = concept.sample(frac=1, random_state=0).to_numpy()
+    again = fit_scalers(epochs, of.unlabelled, target_N[::-1].copy(), view, "own", 0, labelled=False)
+    seen = fit_scalers(epochs, of.unlabelled, target_N, view, "own", 0)
+    epochs.trials["concept"] = concept
+    for key, scaler in calibrated.scalers.items():
+        assert np.array_equal(scaler.matrix_CC, again[key].matrix_CC)
+        assert not np.array_equal(scaler.matrix_CC, seen[key].matrix_CC)
+
+
+@pytest.mark.parametrize("name", list(DECODERS))
+def test_only_the_new_person_moves(name: str) -> None:
+    torch.manual_seed(0)
+    more = {"components": 6, "width": 6, "layers": 1} if name == "brain_module" else {}
+    decoder = DECODERS[name](Shape(6, 50, 3, 2, 100.0), **more)
+    x_BCT, person_B, target_B = torch.randn(30, 6, 50), torch.arange(30) % 2, torch.arange(30) % 3
+    decoder.fit_statistics(x_BCT, target_B, person_B)
+    if name == "compact":  # its head begins at zero
+        torch.nn.init.normal_(decoder.get_parameter("head"), std=0.1)
+    add_person(decoder.eval())
+    with torch.no_grad():
+        before, new = decoder(x_BCT, person_B), decoder(x_BCT, torch.full((30,), 2))
+    learn_person_only(decoder)
+    optimizer = torch.optim.Adam([p for p in decoder.parameters() if p.requires_grad], lr=0.05)
+    for _ in range(5):
+        optimizer.zero_grad()
+        torch.autograd.backward(torch.nn.functional.cross_entropy(decoder(x_BCT, torch.full((30,), 2)), target_B))
+        optimizer.step()
+    with torch.no_grad():
+        assert torch.equal(decoder(x_BCT, person_B), before)
+        moved = decoder(x_BCT, torch.full((30,), 2))
+        assert not torch.allclose(moved, new)
+        row = person_row(decoder)
+        set_person(decoder, {tensor: torch.zeros_like(value) for tensor, value in row.items()})
+        set_person(decoder, row)
+        assert torch.equal(decoder(x_BCT, torch.full((30,), 2)), moved)
+    with pytest.raises(RunError, match="a person's weights are of another decoder"):
+        set_person(decoder, {})
+
+
+def test_a_run_meets_a_person_who_was_recorded_later(people: Path, run: Run, tmp_path: Path) -> None:
+    copied = tmp_path / "run"
+    shutil.copytree(run.folder, copied)
+    (people / "later").mkdir(exist_ok=True)
+    store = people / "stores/mixed/sub-05"
+
+    def right(folder: Path) -> tuple[float, bool]:
+        (path,) = predict(copied, store, folder, quiet, quiet)
+        table = pd.read_csv(path, sep="\t")
+        truth = table["concept"].str[0]
+        later = np.arange(len(table)) >= 200  # not among the first that are learned, whoever they are
+        return float((table["predicted"] == truth)[later].mean()), bool(table["person_is_known"].all())
+
+    before, known = right(tmp_path / "before")
+    assert not known
+    (path,) = adapt_run(copied, store, 150, quiet, quiet)
+    assert path == copied / "people/05.safetensors"
+    after, known = right(tmp_path / "after")
+    assert known
+    assert after > before + 0.1
+    scores_before = evaluate(run.folder, quiet, quiet)
+    assert evaluate(copied, quiet, quiet) == scores_before  # the run itself is as it was
+    with pytest.raises(RunError, match="sub-01 was trained, and has weights already"):
+        adapt_run(copied, people / "stores/mixed/sub-01", None, quiet, quiet)
+    with pytest.raises(SplitError, match="sub-05 has 560 trials, 560 of them labelled; --trials 9999 asks for more"):
+        adapt_run(copied, store, 9999, quiet, quiet)
+    path.write_bytes(b"pickle")
+    with pytest.raises(RunError, match=r"05\.safetensors: cannot be read"):
+        predict(copied, store, tmp_path, quiet, quiet)
+
+
+def test_what_cannot_be_adapted_is_one_sentence(people: Path, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="adapt_trials are those of new_people; name some"):
+        mixed_recipe(people, "split.new_people=[]")
+    with pytest.raises(SplitError, match=r"split\.adapt_trials = 9999, but 04 has \d+ labelled trials that share"):
+        train(mixed_recipe(people, "split.adapt_trials=[9999]"), "x", "test", quiet, quiet)
+    with pytest.raises(SplitError, match="one person is trained, and a decoder of one has no weights of people's own"):
+        train(mixed_recipe(people, "data.people=01,04"), "x", "test", quiet, quiet)
+    alone = mixed_recipe(people, "data.people=01", "split.new_people=[]", "split.adapt_trials=[]", "train.steps=2",
+                         "train.checks=1", f"paths.runs={tmp_path}")  # fmt: skip
+    with pytest.raises(RunError, match="trained on one person"):
+        adapt_run(train(alone, "x", "test", quiet, quiet).folder, people / "stores/mixed/sub-04", 9, quiet, quiet)
