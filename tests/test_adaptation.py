@@ -23,18 +23,20 @@ from synapse_diffusion.models.base import Shape
 from synapse_diffusion.predict import predict
 from synapse_diffusion.runs import Run
 from synapse_diffusion.splits import ADAPT, TEST, check_split
+from synapse_diffusion.store.embeddings import EmbeddingTable, true_rows, write_embeddings
 from synapse_diffusion.store.epochs import Epochs
 from synapse_diffusion.store.files import draft_store
 from synapse_diffusion.train import train
 from synapse_diffusion.training.adaptation import Newcomer, Person, adapt, calibrate, load_person, met
 from synapse_diffusion.training.data import fit_scalers
 from synapse_diffusion.training.decoders import DECODERS, add_person, learn_person_only, person_row, set_person
+from synapse_diffusion.training.sources import open_sources
 from synapse_diffusion.training.trained import open_trained
 from synapse_diffusion.types import SensorArray
 
 N_SENSORS, RATE, WINDOW = 12, 50.0, 20  # Hz; samples
 CLASSES, CONCEPTS, EXEMPLARS = ("a", "b", "c", "d"), 14, 10
-SIZES = (24, 192)
+SIZES = (24, 120)
 
 
 def mixed(rng: np.random.Generator, mixing_CS: NDArray[np.float64], label_N: NDArray[np.int64]) -> Any:
@@ -47,17 +49,18 @@ def mixed(rng: np.random.Generator, mixing_CS: NDArray[np.float64], label_N: NDA
     return 1e-5 * signal_TC
 
 
-def write_person(recipe: Recipe, person: str, departure: float) -> None:
+def write_person(recipe: Recipe, person: str, departure: float, session: str = "01") -> None:
     """A recording of someone whose mixing is the shared one and, by `departure`, their own."""
     rng = np.random.default_rng([7, int(person)])
     shared, own = (r.standard_normal((N_SENSORS, 5)) / np.sqrt(5) for r in (np.random.default_rng(0), rng))
+    rng = np.random.default_rng([8, int(person), int(session)])
     names = [f"{kind}{k:02d}" for kind in CLASSES for k in range(CONCEPTS)]
-    concept = np.repeat(rng.permutation(np.repeat(names, EXEMPLARS)), 1)
+    concept = rng.permutation(np.repeat(names, EXEMPLARS))
     label = np.array([CLASSES.index(name[0]) for name in concept])
     trials = pd.DataFrame({
-        "trial_id": [f"sub-{person}_{k:05d}" for k in range(len(concept))], "concept": concept, "person": person,
-        "image_id": [f"{name}_{person}_{k}" for k, name in enumerate(concept)], "session": "01", "run": "x-01",
-        "sequence": np.arange(len(concept)) // 20, "repeat": 0, "onset_sample": 25 * (1 + np.arange(len(concept))),
+        "trial_id": [f"sub-{person}_{session}_{k:05d}" for k in range(len(concept))], "concept": concept,
+        "image_id": [f"{name}_{person}_{session}_{k}" for k, name in enumerate(concept)], "session": session,
+        "person": person, "run": "x-01", "sequence": np.arange(len(concept)) // 20, "repeat": 0, "onset_sample": 25 * (1 + np.arange(len(concept))),
         "duration_s": 0.1, "is_test": 0, "is_target": 0, "is_catch": 0, "label": np.array(CLASSES)[label],
     })  # fmt: skip
     sensors = SensorArray(
@@ -66,7 +69,7 @@ def write_person(recipe: Recipe, person: str, departure: float) -> None:
     )  # fmt: skip
     mixing_CS = np.sqrt(1 - departure**2) * shared + departure * own
     signal_TC = mixed(rng, mixing_CS, label)
-    folder = Path(recipe.paths.stores) / "mixed" / f"sub-{person}/ses-01/run-x-01"
+    folder = Path(recipe.paths.stores) / "mixed" / f"sub-{person}/ses-{session}/run-x-01"
     with draft_store(folder) as draft:
         draft.signal(*signal_TC.shape)[:] = signal_TC
         about = {"settings_digest": digest_of(conversion_settings(recipe)), "modality": "eeg", "notes": []}
@@ -84,7 +87,7 @@ def mixed_recipe(folder: Path, *overrides: str) -> Recipe:
                 "validation_sequences": 0.0, "test_sequences": 0.0, "new_people": ["04"], "adapt_trials": list(SIZES),
                 "test_concepts": 0.25,
             },
-            "train": {"steps": 80, "checks": 8},
+            "train": {"steps": 40, "checks": 4},
             "evaluate": {"permutations": 0, "bootstrap": 0, "controls": [], "k_repeats": [1]},
             "execution": {"checkpoint_minutes": 0.0, "threads": 1},
         },
@@ -98,6 +101,7 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("mixed")
     for person, departure in (("01", 0.3), ("02", 0.3), ("03", 0.3), ("04", 0.9), ("05", 0.9)):
         write_person(mixed_recipe(folder), person, departure)
+    write_person(mixed_recipe(folder), "05", 0.9, "02")
     return folder
 
 
@@ -153,9 +157,9 @@ def test_shuffled_labels_teach_nothing(run: Run) -> None:
     target_N = of.targets(rows)
     rng = np.random.default_rng(3)
     before, right = correct(of, calibrated), correct(of, adapt(of, calibrated, rows, target_N))
-    shuffled = [correct(of, adapt(of, calibrated, rows, rng.permutation(target_N))) for _ in range(2)]
+    shuffled = correct(of, adapt(of, calibrated, rows, rng.permutation(target_N)))
     assert right > before + 0.1
-    assert max(shuffled) < before + 0.03
+    assert shuffled < before + 0.03
 
 
 def test_what_was_learned_is_kept_and_found_again(run: Run, scores: list[dict[str, Any]]) -> None:
@@ -246,35 +250,48 @@ def test_only_the_new_person_moves(name: str) -> None:
         set_person(decoder, {})
 
 
-def test_a_run_meets_a_person_who_was_recorded_later(people: Path, run: Run, tmp_path: Path) -> None:
+def test_a_run_meets_a_person_who_was_recorded_later(
+    people: Path, run: Run, scores: list[dict[str, Any]], tmp_path: Path
+) -> None:
     copied = tmp_path / "run"
     shutil.copytree(run.folder, copied)
-    (people / "later").mkdir(exist_ok=True)
-    store = people / "stores/mixed/sub-05"
+    first, later = (people / f"stores/mixed/sub-05/ses-{session}" for session in ("01", "02"))
 
     def right(folder: Path) -> tuple[float, bool]:
-        (path,) = predict(copied, store, folder, quiet, quiet)
+        (path,) = predict(copied, later, folder, quiet, quiet)
         table = pd.read_csv(path, sep="\t")
-        truth = table["concept"].str[0]
-        later = np.arange(len(table)) >= 200  # not among the first that are learned, whoever they are
-        return float((table["predicted"] == truth)[later].mean()), bool(table["person_is_known"].all())
+        return float((table["predicted"] == table["concept"].str[0]).mean()), bool(table["person_is_known"].all())
 
     before, known = right(tmp_path / "before")
     assert not known
-    (path,) = adapt_run(copied, store, 150, quiet, quiet)
+    (path,) = adapt_run(copied, first, 150, quiet, quiet)
     assert path == copied / "people/05.safetensors"
     after, known = right(tmp_path / "after")
     assert known
     assert after > before + 0.1
-    scores_before = evaluate(run.folder, quiet, quiet)
-    assert evaluate(copied, quiet, quiet) == scores_before  # the run itself is as it was
+    assert evaluate(copied, quiet, quiet) == scores  # the run itself is as it was
     with pytest.raises(RunError, match="sub-01 was trained, and has weights already"):
         adapt_run(copied, people / "stores/mixed/sub-01", None, quiet, quiet)
     with pytest.raises(SplitError, match="sub-05 has 560 trials, 560 of them labelled; --trials 9999 asks for more"):
-        adapt_run(copied, store, 9999, quiet, quiet)
+        adapt_run(copied, first, 9999, quiet, quiet)
     path.write_bytes(b"pickle")
     with pytest.raises(RunError, match=r"05\.safetensors: cannot be read"):
-        predict(copied, store, tmp_path, quiet, quiet)
+        predict(copied, later, tmp_path, quiet, quiet)
+
+
+def test_vectors_are_learned_from_a_few_trials_too(people: Path, tmp_path: Path) -> None:
+    paths = [f"paths.embeddings={tmp_path}", f"paths.runs={tmp_path / 'runs'}"]
+    few = ["split.adapt_trials=[96]", "train.steps=20", "train.checks=2", "target.task=retrieve", "target.table=hand"]
+    recipe = mixed_recipe(people, *paths, *few)
+    shown = open_sources(recipe, torch.device("cpu"), quiet).of["eeg"].trials.drop_duplicates("image_id")
+    kind = np.array([CLASSES.index(name[0]) for name in shown["concept"]])
+    vector = 2 * np.eye(len(CLASSES))[kind] + 0.1 * np.random.default_rng(0).standard_normal((len(shown), len(CLASSES)))
+    rows = true_rows(list(shown["image_id"]), list(shown["concept"]))
+    write_embeddings(EmbeddingTable(rows, {"kind": vector.astype(np.float32)}, {"kind": "hand"}), tmp_path / "hand")
+    scores = evaluate(train(recipe, "x", "test", quiet, quiet).folder, quiet, quiet)
+    rank = {r["model"]: r["value"] for r in scores if r["split"] == "test" and r["metric"] == "mean_rank"}
+    assert {"encoding, own scaling", "compact from scratch, 96 trials", "linear from scratch, 96 trials"} <= set(rank)
+    assert rank["compact, 96 trials"] < rank["compact, own scaling"] - 0.05  # 0 is best
 
 
 def test_what_cannot_be_adapted_is_one_sentence(people: Path, tmp_path: Path) -> None:

@@ -321,12 +321,12 @@ class _Pupil:
     def go_on(self, stop: int) -> None:
         """Train until that many steps are made."""
         moving = [p for p in self._learner.parameters() if p.requires_grad]
-        for batch in self._feed.batches(self._step, stop):
+        for _ in range(self._step, stop):
             for group in self._optimizer.param_groups:
                 group["lr"] = self._lesson.learning_rate * min(1.0, (self._step + 1) / WARM_UP_STEPS)
             torch.manual_seed(seed_of(*self._lesson.key, 1, self._step))
             self._optimizer.zero_grad()
-            torch.autograd.backward(self._learner(batch, 1.0))
+            torch.autograd.backward(self._learner(self._feed.make(self._step), 1.0))
             torch.nn.utils.clip_grad_norm_(moving, LARGEST_GRADIENT)
             self._optimizer.step()
             self._average()
