@@ -60,7 +60,8 @@ def write_person(recipe: Recipe, person: str, departure: float, session: str = "
     trials = pd.DataFrame({
         "trial_id": [f"sub-{person}_{session}_{k:05d}" for k in range(len(concept))], "concept": concept,
         "image_id": [f"{name}_{person}_{session}_{k}" for k, name in enumerate(concept)], "session": session,
-        "person": person, "run": "x-01", "sequence": np.arange(len(concept)) // 20, "repeat": 0, "onset_sample": 25 * (1 + np.arange(len(concept))),
+        "person": person, "run": "x-01", "sequence": np.arange(len(concept)) // 20, "repeat": 0,
+        "onset_sample": 25 * (1 + np.arange(len(concept))),
         "duration_s": 0.1, "is_test": 0, "is_target": 0, "is_catch": 0, "label": np.array(CLASSES)[label],
     })  # fmt: skip
     sensors = SensorArray(
@@ -281,7 +282,7 @@ def test_a_run_meets_a_person_who_was_recorded_later(
 
 def test_vectors_are_learned_from_a_few_trials_too(people: Path, tmp_path: Path) -> None:
     paths = [f"paths.embeddings={tmp_path}", f"paths.runs={tmp_path / 'runs'}"]
-    few = ["split.adapt_trials=[96]", "train.steps=20", "train.checks=2", "target.task=retrieve", "target.table=hand"]
+    few = ["split.adapt_trials=[96]", "target.task=retrieve", "target.table=hand"]
     recipe = mixed_recipe(people, *paths, *few)
     shown = open_sources(recipe, torch.device("cpu"), quiet).of["eeg"].trials.drop_duplicates("image_id")
     kind = np.array([CLASSES.index(name[0]) for name in shown["concept"]])
