@@ -27,6 +27,7 @@ from synapse_diffusion.store.embeddings import EmbeddingTable, true_rows, write_
 from synapse_diffusion.store.epochs import Epochs
 from synapse_diffusion.store.files import draft_store
 from synapse_diffusion.train import train
+from synapse_diffusion.training import baselines
 from synapse_diffusion.training.adaptation import Newcomer, Person, adapt, calibrate, load_person, met
 from synapse_diffusion.training.data import fit_scalers
 from synapse_diffusion.training.decoders import DECODERS, add_person, learn_person_only, person_row, set_person
@@ -293,6 +294,18 @@ def test_vectors_are_learned_from_a_few_trials_too(people: Path, tmp_path: Path)
     rank = {r["model"]: r["value"] for r in scores if r["split"] == "test" and r["metric"] == "mean_rank"}
     assert {"encoding, own scaling", "compact from scratch, 96 trials", "linear from scratch, 96 trials"} <= set(rank)
     assert rank["compact, 96 trials"] < rank["compact, own scaling"] - 0.05  # 0 is best
+
+
+def test_a_baseline_of_each_person_knows_no_other(
+    people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is predicted of someone unknown is the decoder's alone."""
+    monkeypatch.setattr(baselines, "choices", lambda shape, **_: [baselines.Choice(1, pooled=False)])
+    alone = ["split.new_people=[]", "split.adapt_trials=[]", "train.steps=2", "train.checks=1", "train.refit=false"]
+    recipe = mixed_recipe(people, *alone, "data.people=01,02", f"paths.runs={tmp_path}")
+    found = train(recipe, "x", "test", quiet, quiet).folder
+    (path,) = predict(found, people / "stores/mixed/sub-05/ses-01", tmp_path, quiet, quiet)
+    assert not pd.read_csv(path, sep="\t")["person_is_known"].any()
 
 
 def test_what_cannot_be_adapted_is_one_sentence(people: Path, tmp_path: Path) -> None:
