@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from conftest import quiet, small, small_meg
+from synapse_diffusion.config import parse_recipe
 from synapse_diffusion.convert import convert
-from synapse_diffusion.errors import DataError, RunError, StoreError
+from synapse_diffusion.errors import DataError, RunError, SettingsError, StoreError
 from synapse_diffusion.evaluate import evaluate, evaluate_seeds
 from synapse_diffusion.evaluate.scoring import design
 from synapse_diffusion.metrics import classification_scores
@@ -24,10 +25,12 @@ from synapse_diffusion.models.base import Shape
 from synapse_diffusion.models.compact import CompactDecoder
 from synapse_diffusion.models.linear import binned, fit_linear
 from synapse_diffusion.runs import Run, load_tensors, save_atomically
+from synapse_diffusion.signal.scaling import Scaler
 from synapse_diffusion.store.epochs import Epochs
 from synapse_diffusion.train import train
 from synapse_diffusion.training import checkpoint
-from synapse_diffusion.training.data import open_stores
+from synapse_diffusion.training.data import ScaledEpochs, open_stores
+from synapse_diffusion.training.examples import Asked, Examples, Pick, Trials, read
 from synapse_diffusion.training.parts import make_folds
 from synapse_diffusion.training.sources import open_sources
 from synapse_diffusion.training.tasks import deal_labels, make_task
@@ -446,6 +449,50 @@ def test_every_setting_of_a_decoder_is_noticed(
     study: Path, trained: Run, tmp_path: Path, name: str, setting: str
 ) -> None:
     assert differs(study, tmp_path, [f"model.name={name}", *SMALL_MODELS[name]], setting)
+
+
+def test_random_weights_of_repeats_are_noticed(study: Path, trained: Run, tmp_path: Path) -> None:
+    assert differs(study, tmp_path, ["train.repeats=2"], "train.repeat_weights=random")
+
+
+def test_random_weights_keep_the_signal_and_more_of_the_noise() -> None:
+    """Shares of one: n trials of independent noise keep 2 / (n + 1) of its variance, 1 / n under equal weights."""
+    n = 4
+    item = np.repeat(np.arange(3), n)
+    group = Trials(np.arange(3 * n), np.zeros(3 * n, np.int64), item, item)
+    examples = Examples({"eeg": group}, np.arange(3))
+    expected = {"random": {k: 2 / (k + 1) for k in range(1, 5)}, "equal": {k: 1 / k for k in range(1, 5)}}
+    for weights, variance in expected.items():
+        rng = np.random.default_rng(0)
+        kept: dict[int, list[float]] = {}
+        for _ in range(2000):
+            pick = examples.draw(np.arange(3), rng, n, weights).picks["eeg"]
+            share = np.repeat(1 / pick.size_N, pick.size_N) if pick.weight is None else pick.weight
+            ends = np.cumsum(pick.size_N) - pick.size_N
+            assert np.allclose(np.add.reduceat(share, ends), 1, atol=1e-6)
+            for size, squares in zip(pick.size_N, np.add.reduceat(share**2, ends), strict=True):
+                kept.setdefault(int(size), []).append(float(squares))
+        assert set(kept) == {1, 2, 3, 4}
+        for size, squares in kept.items():
+            assert np.mean(squares) == pytest.approx(variance[size], abs=0.015), (weights, size)
+    with pytest.raises(SettingsError, match="repeat_weights = 'random' needs repeats of 2 or more, not 1"):
+        parse_recipe({}, ["train.repeat_weights=random"])
+
+
+def test_a_weighted_mean_is_read(study: Path) -> None:
+    sources = open_sources(small(study), torch.device("cpu"), quiet)
+    epochs = sources.of["eeg"].epochs
+    rows = np.flatnonzero(epochs.trials["usable"].to_numpy())[:3]
+    scaler = Scaler(np.zeros(16, np.float32), 1e6 * np.eye(16, dtype=np.float32))
+    data = {"eeg": ScaledEpochs(epochs, {"x/*": scaler}, "x", small(study, "view.clamp=0.0").view)}
+    weight = np.array([0.25, 0.75, 1.0], np.float32)
+    pick = Pick(rows, np.array([2, 1]), np.zeros(2, np.int64), weight)
+    asked = Asked({"eeg": pick}, np.zeros(2, np.int64))
+    single = data["eeg"].read(rows)
+    expected = torch.stack([0.25 * single[0] + 0.75 * single[1], single[2]])
+    assert torch.allclose(read(asked, data).signals["eeg"], expected, atol=1e-4)
+    second = read(asked.part(slice(1, 2)), data).signals["eeg"]
+    assert torch.allclose(second, expected[1:], atol=1e-4)
 
 
 WITHOUT: dict[tuple[str, ...], Any] = {}  # predictions of the runs that settings are compared with

@@ -183,6 +183,22 @@ def predict(
 
 
 @app.command()
+def adapt(
+    run: Annotated[Path, typer.Argument(help="Folder of a trained run.")],
+    recording: Annotated[Path, typer.Argument(help="A signal store of someone new, or a folder above some.")],
+    trials: Annotated[
+        int | None, typer.Option(help="Labelled trials to learn from; 0: scaling alone. All by default.", min=0)
+    ] = None,
+) -> None:
+    """Give a run scalers and weights of a new person, from recordings of theirs; predict then uses them."""
+    from synapse_diffusion.adapt import adapt_run
+
+    with _progress() as progress:
+        for path in adapt_run(run, recording, trials, _say, progress):
+            _say(str(path))
+
+
+@app.command()
 def run(recipe: RecipeArgument, set_: SetOption = None) -> None:
     """Convert, train and evaluate."""
     from synapse_diffusion.config import load_recipe

@@ -298,6 +298,41 @@ def draw_retrieval(
     _finish(figure, axis, title, path, legend=True)
 
 
+def draw_learning(
+    panels: Sequence[tuple[str, Mapping[str, Sequence[tuple[int, float, float, float]]], Mapping[str, float]]],
+    chance: float,
+    ylabel: str,
+    title: str,
+    path: Path,
+) -> None:
+    """For each (caption, curves, levels) a panel: for each model a line through its (labelled trials, value, low, high)
+    with its interval, equal distances between numbers of trials, and a dotted line at each level."""
+    figure = Figure(figsize=(4.2 * len(panels) + 1, 4.2), layout="constrained")
+    axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+    for axis, (caption, curves, levels) in zip(axes, panels, strict=True):
+        sizes = sorted({row[0] for rows in curves.values() for row in rows})
+        of_panel = axis is axes[0]
+        for k, (name, rows) in enumerate(curves.items()):
+            n, value, low, high = np.array(sorted(rows), dtype=float).reshape(-1, 4).T
+            place = np.array([sizes.index(int(size)) for size in n]) + 0.06 * (k - len(curves) / 2)
+            colour, label = COLOURS[k % len(COLOURS)], name if of_panel else None
+            axis.plot(place, value, "o-", color=colour, markersize=4, linewidth=1.6, label=label)
+            axis.vlines(place, low, high, color=colour, linewidth=1, alpha=0.6)
+        for k, (name, level) in enumerate(levels.items()):
+            colour = COLOURS[(len(curves) + k) % len(COLOURS)]
+            axis.axhline(level, color=colour, linewidth=1.3, linestyle=":", label=name if of_panel else None)
+        axis.set_xticks(range(len(sizes)), [str(size) for size in sizes])
+        axis.set_title(caption, fontsize=10)
+        axis.set(xlabel="labelled trials of the new person")
+        axis.tick_params(labelsize=9)
+        axis.spines[["top", "right"]].set_visible(False)
+    for axis in axes[:-1]:
+        axis.axhline(chance, color="0.35", linewidth=1, linestyle="--")
+    _chance_line(axes[-1], chance, "h")
+    axes[0].set_ylabel(f"{ylabel}; lines: 95 % intervals")
+    _finish(figure, axes[0], title, path, legend=True)
+
+
 def draw_bars(rows: Sequence[tuple[str, float, float, float]], chance: float, title: str, path: Path) -> None:
     """For each (name, value, low, high) a bar across with its interval, the first on top; values are written beside."""
     figure = Figure(figsize=(7, 0.42 * len(rows) + 1.3), layout="constrained")

@@ -14,9 +14,11 @@ from synapse_diffusion.errors import SplitError
 TRAIN: Final = "train"
 VALIDATION: Final = "validation"
 TEST: Final = "test"
+ADAPT: Final = "adapt"
+"""Trials of a person whom training never meets that share nothing with the test part."""
 UNUSED: Final = ""
 Split = NDArray[np.str_]
-"""One of the four words a trial."""
+"""One of the five words a trial."""
 
 
 def split_concepts(
@@ -275,7 +277,7 @@ def check_split(
 ) -> None:
     """Raise `SplitError` if an image, a concept (zero-shot) or a sample of signal is on two sides."""
     image, concept = trials["image_id"].to_numpy(dtype=str), trials["concept"].to_numpy(dtype=str)
-    for a, b in ((TRAIN, VALIDATION), (TRAIN, TEST), (VALIDATION, TEST)):
+    for a, b in ((TRAIN, VALIDATION), (TRAIN, TEST), (VALIDATION, TEST), (ADAPT, TEST)):
         for what, key in (("image", image), ("concept", concept)):
             if what == "concept" and not zero_shot:
                 continue

@@ -249,7 +249,7 @@ class _Stage:
             chosen, setting.examples(rows, targets), validation, recipe.train, recipe.execution, key, unfinished,
             group, self.requests, n_steps,
         )  # fmt: skip
-        curve = pd.DataFrame(fit(learner, course, self._cells, on_check))
+        curve = pd.DataFrame(fit(learner, course, setting.cells, on_check))
         if group.rank == 0:
             write_table(curve, curve_path)
         save_learner(learner, path, group)
@@ -281,14 +281,6 @@ class _Stage:
             [name] = names
             return self.setting.single(name, rows[name], self.targets[VALIDATION][name])
         return self.setting.examples(rows, {name: self.targets[VALIDATION][name] for name in names}).each()
-
-    def _cells(self, modality: str) -> Index:
-        """Within what a decoder's statistics take means: classes; concepts, where there are no classes."""
-        task = self.setting.task
-        if task.kind == "classify":
-            return task.of[modality].target_N
-        concept = self.setting.sources.of[modality].trials["concept"].to_numpy(dtype=str)
-        return np.unique(concept, return_inverse=True)[1]
 
     def baselines(self) -> None:
         """Closed-form decoders: choices on validation, then fitted on all, and kept."""

@@ -393,7 +393,11 @@ class SplitSettings(Settings):
     per_person: bool = False
     """One decoder a person, from that person's trials alone, instead of one for all with weights of each."""
     new_people: Names = ()
-    """`concepts`: people whom training never meets; they alone are tested, with the weights that all people share."""
+    """`concepts`: people whom training never meets; they alone are tested, with the weights that all people share, and
+    again with scalers from their own unlabelled trials."""
+    adapt_trials: tuple[Count, ...] = ()
+    """`new_people`: also after weights of their own were trained on so many labelled trials of theirs, none of which
+    shares an image, a concept or signal with the test part; beside decoders of these trials alone."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Another seed, other concepts and sequences held out."""
 
@@ -401,6 +405,8 @@ class SplitSettings(Settings):
     def _new(self) -> Self:
         if self.new_people and (self.method != "concepts" or self.per_person):
             raise ValueError("new_people needs method = 'concepts' and one decoder for all (per_person = false)")
+        if self.adapt_trials and not self.new_people:
+            raise ValueError("adapt_trials are those of new_people; name some")
         return self
 
 
@@ -501,6 +507,9 @@ class TrainSettings(Settings):
     """`classify`: share of the target spread over all classes."""
     repeats: Count = 1
     """Most trials of one image and person that are averaged into a training trial; how many is drawn anew each time."""
+    repeat_weights: Literal["equal", "random"] = "equal"
+    """What each of them counts for: the same, or a random share of one (uniform over all shares that add up to one)
+    that is drawn anew each time, so that two repeats make any number of training trials."""
     modality_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.25
     """`train fusion`: share of the training trials whose fused output lacks one modality."""
     time_shift_s: NotNegative = 0.0
@@ -520,6 +529,12 @@ class TrainSettings(Settings):
     """Arithmetic of the forward pass."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Another seed, other weights to begin with and another order of trials."""
+
+    @model_validator(mode="after")
+    def _shares(self) -> Self:
+        if self.repeat_weights == "random" and self.repeats < 2:
+            raise ValueError(f"repeat_weights = 'random' needs repeats of 2 or more, not {self.repeats}")
+        return self
 
 
 class EvaluateSettings(Settings):

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
 
+from synapse_diffusion.evaluate.newcomers import ADAPTED, FROM_SCRATCH, OWN_SCALING
 from synapse_diffusion.evaluate.scoring import Answered
-from synapse_diffusion.figures import draw_bars, draw_confusions, draw_curve, draw_retrieval
+from synapse_diffusion.figures import draw_bars, draw_confusions, draw_curve, draw_learning, draw_retrieval
 from synapse_diffusion.metrics import confusion, per_question
 from synapse_diffusion.models.fusion import FUSED
 from synapse_diffusion.splits import TEST, VALIDATION
+from synapse_diffusion.training.baselines import LINEAR
 from synapse_diffusion.training.trained import Trained
 
 NAMES: Final = {VALIDATION: "val", TEST: "test"}
@@ -65,7 +67,34 @@ def draw_scores(trained: Trained, rows: Sequence[dict[str, Any]]) -> None:
                 (r["k_repeats"], r["value"], _number(r["low"]), _number(r["high"]))
             )
         draw_retrieval(curves, plain[0]["chance"], f"test: top-1{among}, {name}", folder / "retrieval.png")
+    if setting.recipe.split.adapt_trials:
+        _draw_adaptation(trained, plain, metric)
     draw_curve(trained.run.curve, folder / "curve.png")
+
+
+def _draw_adaptation(trained: Trained, test: Sequence[dict[str, Any]], metric: str) -> None:
+    """What labelled trials of new people are worth; `test`: rows of this metric."""
+    setting = trained.setting
+    main, sizes = setting.recipe.model.name, setting.recipe.split.adapt_trials
+    panels = []
+    for k in sorted({row["k_repeats"] for row in test}):
+        of = {row["model"]: row for row in test if row["k_repeats"] == k and row["control"] == "none"}
+
+        def curve(name: str, model: str, first: str = "", of: Mapping[str, dict[str, Any]] = of) -> list[Any]:
+            names = {n: name.format(model=model, n=n) for n in sizes} | ({0: first} if first else {})
+            return [(n, *_bar("", of[known])[1:]) for n, known in names.items() if known in of]
+
+        curves = {
+            f"{main}, own weights": curve(ADAPTED, main, OWN_SCALING.format(model=main)),
+            f"{main} from scratch": curve(FROM_SCRATCH, main),
+            "linear from scratch": curve(FROM_SCRATCH, LINEAR),
+        }
+        levels = {f"{name}, nothing of theirs": of[name]["value"] for name in (main, LINEAR)}
+        panels.append((_caption(k), {name: rows for name, rows in curves.items() if rows}, levels))
+    people = ", ".join(f"sub-{person}" for person in setting.recipe.split.new_people)
+    title = f"test: {setting.recipe.data.name}, people whom training never met ({people})"
+    path = trained.run.folder / "figures/adaptation.png"
+    draw_learning(panels, test[0]["chance"], SHOWN[metric], title, path)
 
 
 def _bar(name: str, row: dict[str, Any]) -> tuple[str, float, float, float]:

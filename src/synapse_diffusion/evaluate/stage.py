@@ -12,6 +12,7 @@ from synapse_diffusion.evaluate.asking import Question, pick_of, questions, two_
 from synapse_diffusion.evaluate.confounds import feature_table
 from synapse_diffusion.evaluate.controls import control_answers
 from synapse_diffusion.evaluate.dynamics import dynamics
+from synapse_diffusion.evaluate.newcomers import first_person, newcomers
 from synapse_diffusion.evaluate.observers import observe_classes, observe_images
 from synapse_diffusion.evaluate.pictures import draw_part, draw_scores
 from synapse_diffusion.evaluate.scoring import (
@@ -49,7 +50,7 @@ def evaluate(folder: Path, say: Say, progress: Progress) -> list[dict[str, Any]]
         gallery_K = _gallery(trained, split)
         for number in range(len(trained.folds)):
             progress(f"decoding {split} trials", number, len(trained.folds))
-            found, table = _answers(trained, number, split, gallery_K, features)
+            found, table = _answers(trained, number, split, gallery_K, features, progress)
             answers += found
             tables.append(table)
         progress(f"scoring {split}", 0, 1)
@@ -82,7 +83,12 @@ def _gallery(trained: Trained, split: str) -> Index | None:
 
 
 def _answers(
-    trained: Trained, number: int, split: str, gallery_K: Index | None, features: EmbeddingTable | None
+    trained: Trained,
+    number: int,
+    split: str,
+    gallery_K: Index | None,
+    features: EmbeddingTable | None,
+    progress: Progress,
 ) -> tuple[list[Answered], pd.DataFrame]:
     """All models' answers to a fold's part, and their table."""
     setting, final = trained.setting, split == TEST
@@ -90,10 +96,13 @@ def _answers(
     rows = trained.rows(number, split)
     targets = {name: setting.task.of[name].target_N[r] for name, r in rows.items()}
     answers, tables = [], []
+    new = newcomers(trained, number, models, progress) if final else None
     for question in questions(setting, rows, targets):
         k = question.k_repeats
         scores = models.ask(question.asked, gallery_K, k)
         scores |= _combined(trained, number, question, gallery_K, scores)
+        if new is not None:
+            scores |= new.ask(question, first_person(trained, question.asked), gallery_K)
         if final:
             scores |= _observed(trained, question, gallery_K)
         found = answered(setting, question.asked, gallery_K, scores, k, number)

@@ -78,6 +78,9 @@ class Decoder(nn.Module):
     def begin_at(self, start: Start) -> None:
         """Start from a linear solution on those features, once, after `fit_statistics`; for decoders that have one."""
 
+    def fit_person(self, x_NCT: Tensor, person: int) -> None:
+        """Set what is estimated of one person from their scaled trials, whatever those show; most: nothing."""
+
     def person_tensors(self) -> dict[str, str]:
         """Names of tensors with a row for each person, and how a new person's row begins: `zero` or `mean`."""
         return {}

@@ -142,6 +142,11 @@ class CompactDecoder(Decoder):
         return [self.linear, self.bias, *([] if self.gain is None else [self.gain])]
 
     @torch.no_grad()
+    def fit_person(self, x_NCT: Tensor, person: int) -> None:
+        """Set the person's mean course."""
+        self.mean_PCT[person] = x_NCT.mean(0)
+
+    @torch.no_grad()
     def fit_statistics(self, x_NCT: Tensor, label_N: Tensor, person_N: Tensor) -> None:
         """Set means and whitening from scaled training trials (N, C, T) of known class and person."""
         for p in sorted(set(person_N.tolist())):

@@ -110,16 +110,20 @@ def fit_scalers(
     view: ViewSettings,
     stage: str,
     seed: int,
+    *,
+    labelled: bool = True,
 ) -> Scalers:
     """A scaler for each person (session, run: `view.scaling_by`), from these (training) rows only, and `stage/*` from
     all of them.
 
-    Residuals for whitening are taken from concept means where the data set names concepts, else class means.
+    Residuals for whitening are taken from concept means where the data set names concepts, else class means; from the
+    mean of all where trials are not `labelled`: neither is then looked at.
     """
     rng = np.random.default_rng([seed, len(rows)])
     concept = epochs.trials["concept"].to_numpy(dtype=str)
     by_concept = np.any(concept[rows] != "n/a")
     groups = np.unique(concept, return_inverse=True)[1] if by_concept else label_N
+    groups = groups if labelled else np.zeros_like(label_N)
     keys = group_keys(epochs, view.scaling_by)
     scalers: Scalers = {}
     for key in [*np.unique(keys[rows]), "*"]:

@@ -116,3 +116,42 @@ def add_person(decoder: Decoder) -> None:
             setattr(module, attribute, torch.nn.Parameter(grown))
         else:
             module.register_buffer(attribute, grown)
+
+
+def person_row(decoder: Decoder) -> dict[str, torch.Tensor]:
+    """What a decoder knows of the person whom `add_person` gave it, by tensor."""
+    return {name: _tensor(decoder, name)[-1].detach().clone() for name in decoder.person_tensors()}
+
+
+@torch.no_grad()
+def set_person(decoder: Decoder, row: Mapping[str, torch.Tensor]) -> None:
+    """Let it know that of them instead. Raises `RunError` where the row is of another decoder."""
+    names = decoder.person_tensors()
+    if set(row) != set(names) or any(_tensor(decoder, n)[-1].shape != value.shape for n, value in row.items()):
+        raise RunError(f"a person's weights are of another decoder ({', '.join(row) or 'none'}); adapt again")
+    for name, value in row.items():
+        held = _tensor(decoder, name)
+        held[-1] = value.to(held.device)
+
+
+def learn_person_only(decoder: Decoder) -> None:
+    """Let training move nothing but the person whom `add_person` gave the decoder."""
+    for parameter in decoder.parameters():
+        parameter.requires_grad_(False)
+    for name in decoder.person_tensors():
+        value = _tensor(decoder, name)
+        if isinstance(value, torch.nn.Parameter):
+            value.requires_grad_(True)
+            value.register_hook(_last_row)  # type: ignore[no-untyped-call]
+
+
+def _last_row(gradient: torch.Tensor) -> torch.Tensor:
+    kept = torch.zeros_like(gradient)
+    kept[-1] = gradient[-1]
+    return kept
+
+
+def _tensor(decoder: Decoder, name: str) -> torch.Tensor:
+    owner, _, attribute = name.rpartition(".")
+    value: torch.Tensor = getattr(decoder.get_submodule(owner), attribute)
+    return value

@@ -39,12 +39,15 @@ class FoldModels:
     baselines: Mapping[str, Mapping[str, Baseline]]
     """By modality and kind."""
 
-    def ask(self, asked: Asked, gallery_K: Index | None = None, k_repeats: int = 1) -> dict[str, Scores]:
-        """Scores (N, K) of every model; of images, the gallery's rows of the target table."""
+    def ask(
+        self, asked: Asked, gallery_K: Index | None = None, k_repeats: int = 1, only: str = ""
+    ) -> dict[str, Scores]:
+        """Scores (N, K) of every model (of one network only, if asked); of images, the gallery's rows of the target
+        table."""
         found: dict[str, list[Scores]] = {}
         for at in chunks(len(asked)):
             batch = read(asked.part(at), self.data)
-            for model, score_BK in self.answer(batch, gallery_K, k_repeats).items():
+            for model, score_BK in self.answer(batch, gallery_K, k_repeats, only).items():
                 found.setdefault(model, []).append(score_BK)
         return {model: np.concatenate(scores) for model, scores in found.items()}
 
@@ -148,13 +151,16 @@ def load_models(setting: Setting, run: Run, stage: str, trained: Mapping[str, In
 
 
 def load_network(
-    setting: Setting, run: Run, stage: str, model: str, member: int, trained: Mapping[str, Index]
+    setting: Setting, run: Run, stage: str, model: str, member: int, trained: Mapping[str, Index], n_training: int = 1
 ) -> Learner:
-    """One member, in evaluation mode; people who were not trained get weights that know nothing of them."""
+    """One member, in evaluation mode; people who were not trained get weights that know nothing of them.
+
+    `n_training`: trials over which its prior counts, should it learn on.
+    """
     names = modalities_of(setting, model)
     target_N = np.concatenate([trained[name] for name in names])
     objective = setting.task.objective(setting.recipe, target_N)
-    learner = build_learner(shapes_of(setting, names, objective), objective, setting.recipe, 1, Group())
+    learner = build_learner(shapes_of(setting, names, objective), objective, setting.recipe, n_training, Group())
     load_learner(learner, run.checkpoint(network_name(setting, stage, model, member)))
     if isinstance(learner.network, Network):
         for name in names:

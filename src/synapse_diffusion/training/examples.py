@@ -23,12 +23,22 @@ class Pick:
     rows: NDArray[np.int64]
     size_N: NDArray[np.int64]
     person_N: NDArray[np.int64]
+    weight: NDArray[np.float32] | None = None
+    """What each row counts for, adding up to one in each mean; None: the same."""
 
     def part(self, at: slice) -> Pick:
         """Some of the means."""
         ends = np.concatenate([[0], np.cumsum(self.size_N)])
         start, stop, _ = at.indices(len(self.size_N))
-        return Pick(self.rows[ends[start] : ends[stop]], self.size_N[at], self.person_N[at])
+        rows = slice(ends[start], ends[stop])
+        weight = None if self.weight is None else self.weight[rows]
+        return Pick(self.rows[rows], self.size_N[at], self.person_N[at], weight)
+
+    def only(self, at: NDArray[np.bool_]) -> Pick:
+        """Those of the means."""
+        rows = np.repeat(at, self.size_N)
+        weight = None if self.weight is None else self.weight[rows]
+        return Pick(self.rows[rows], self.size_N[at], self.person_N[at], weight)
 
 
 @dataclass(frozen=True)
@@ -44,6 +54,10 @@ class Asked:
     def part(self, at: slice) -> Asked:
         """Some of the decisions."""
         return Asked({name: pick.part(at) for name, pick in self.picks.items()}, self.target_N[at])
+
+    def only(self, at: NDArray[np.bool_]) -> Asked:
+        """Those of the decisions."""
+        return Asked({name: pick.only(at) for name, pick in self.picks.items()}, self.target_N[at])
 
 
 @dataclass(frozen=True)
@@ -121,8 +135,11 @@ class Examples:
         """Trials of the modality that has most."""
         return max(len(trials.rows) for trials in self.trials.values())
 
-    def draw(self, items: NDArray[np.int64], rng: np.random.Generator, repeats: int) -> Asked:
-        """A random trial of each item and modality, or the mean of up to `repeats` of that person's."""
+    def draw(self, items: NDArray[np.int64], rng: np.random.Generator, repeats: int, weights: str = "equal") -> Asked:
+        """A random trial of each item and modality, or the mean of up to `repeats` of that person's.
+
+        `weights` "random": a mean with random weights instead.
+        """
         picks = {}
         for name, trials in self.trials.items():
             first = trials.by_item.one_of(items, rng)
@@ -136,7 +153,9 @@ class Examples:
             table = np.concatenate(chosen, 1)
             table[~there] = -1
             kept = table >= 0
-            picks[name] = Pick(trials.rows[table[kept]], kept.sum(1), np.where(there, trials.person_N[first], 0))
+            weight = _random_weights(kept, rng) if weights == "random" else None
+            person_N = np.where(there, trials.person_N[first], 0)
+            picks[name] = Pick(trials.rows[table[kept]], kept.sum(1), person_N, weight)
         return Asked(picks, self.target_I[items])
 
     def each(self) -> Asked:
@@ -146,6 +165,16 @@ class Examples:
             pick = Pick(trials.rows, np.ones(len(trials.rows), np.int64), trials.person_N)
             return Asked({name: pick}, self.target_I[trials.item_N])
         return paired(self.trials, self.target_I, np.random.default_rng(0))
+
+
+def _random_weights(kept: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.float32]:
+    """Shares of one, uniform over the simplex of those kept (B, n), end to end: Dirichlet(1, ..., 1).
+
+    Independent noise of n trials keeps 2 / (n + 1) of its variance, 1 / n where weights are equal.
+    """
+    drawn = rng.standard_exponential(kept.shape) * kept
+    share = drawn / np.maximum(drawn.sum(1, keepdims=True), np.finfo(float).tiny)
+    return np.asarray(share[kept], dtype=np.float32)
 
 
 def _others(
@@ -184,18 +213,20 @@ def read(asked: Asked, data: Mapping[str, ScaledEpochs], shift: Mapping[str, NDA
     for name, pick in asked.picks.items():
         device = data[name].epochs.device
         x_RCT = data[name].read(pick.rows, None if shift is None else shift[name])
-        signals[name] = x_RCT if (pick.size_N == 1).all() else _means(x_RCT, pick.size_N)
+        signals[name] = x_RCT if (pick.size_N == 1).all() else _means(x_RCT, pick)
         people[name] = torch.from_numpy(pick.person_N).to(device)
         present[name] = torch.from_numpy(pick.size_N > 0).to(device, torch.float32)
     target_B = torch.from_numpy(asked.target_N).to(next(iter(present.values())).device)
     return Batch(signals, people, present, target_B)
 
 
-def _means(x_RCT: torch.Tensor, size_N: NDArray[np.int64]) -> torch.Tensor:
-    sizes = torch.from_numpy(size_N).to(x_RCT.device)
+def _means(x_RCT: torch.Tensor, pick: Pick) -> torch.Tensor:
+    sizes = torch.from_numpy(pick.size_N).to(x_RCT.device)
     index = torch.repeat_interleave(torch.arange(len(sizes), device=x_RCT.device), sizes)
+    if pick.weight is not None:
+        x_RCT = x_RCT * torch.from_numpy(pick.weight).to(x_RCT.device)[:, None, None]
     total = torch.zeros(len(sizes), *x_RCT.shape[1:], device=x_RCT.device).index_add_(0, index, x_RCT)
-    return total / sizes.clamp_min(1)[:, None, None]
+    return total if pick.weight is not None else total / sizes.clamp_min(1)[:, None, None]
 
 
 def chunks(n: int, size: int = CHUNK) -> Sequence[slice]:

@@ -46,7 +46,7 @@ class Feed:
         """This process's share of a step's batch."""
         rng = np.random.default_rng([*self.key, DRAW, step])
         items = self._items(step)
-        asked = self.examples.draw(items, rng, self.settings.repeats)
+        asked = self.examples.draw(items, rng, self.settings.repeats, self.settings.repeat_weights)
         present = self._modalities(len(items), rng)
         share = self.group.share(len(items))
         shift = {name: self._shift(asked, name, share, rng) for name in asked.picks}

@@ -80,7 +80,7 @@ def fit(
     fresh = not course.checkpoint.exists()
     if fresh:
         with freed_memory_kept():
-            _begin(learner, course, cell_of)
+            begin_fit(learner, course.data, course.training, course.key, cell_of)
     trained = wrap(learner, course.group, course.execution.sharding)
     if course.execution.compile:
         learner.network.compile(options={"fallback_random": True})  # dropout draws as it does uncompiled
@@ -107,25 +107,29 @@ def fit(
     return state.curve
 
 
-def _begin(learner: Learner, course: Course, cell_of: Callable[[str], NDArray[np.int64]]) -> None:
+def begin_fit(
+    learner: Learner, data: Mapping[str, ScaledEpochs], training: Examples, key: tuple[int, ...],
+    cell_of: Callable[[str], NDArray[np.int64]],
+) -> None:  # fmt: skip
     """Statistics and linear solutions from training trials; the same in every process."""
-    rng = np.random.default_rng(course.key)
-    asked = _some(course.training, STATISTICS_TRIALS, rng)
+    rng = np.random.default_rng(key)
+    asked = _some(training, STATISTICS_TRIALS, rng)
     name, pick = next(iter(asked.picks.items()))
     if estimates(learner.network):
-        fit_statistics(learner.network, read(asked, course.data), cell_of(name)[pick.rows])
+        fit_statistics(learner.network, read(asked, data), cell_of(name)[pick.rows])
     if isinstance(learner.objective, Images | Questions):
-        begin(learner.network, _all_batches(learner, course, rng), learner.objective)
+        begin(learner.network, _all_batches(learner, data, training, rng), learner.objective)
 
 
-def _all_batches(learner: Learner, course: Course, rng: np.random.Generator) -> Iterator[Batch]:
+def _all_batches(
+    learner: Learner, data: Mapping[str, ScaledEpochs], training: Examples, rng: np.random.Generator
+) -> Iterator[Batch]:
     """Training trials from which linear paths are solved: of each modality by itself, or of early fusion pairs."""
-    every = course.training
     alone = isinstance(learner.network, Network)
-    parts = [{name: trials} for name, trials in every.trials.items()] if alone else [every.trials]
+    parts = [{name: trials} for name, trials in training.trials.items()] if alone else [training.trials]
     for trials in parts:
-        asked = _some(Examples(trials, every.target_I), LINEAR_TRIALS, rng)
-        yield from (read(asked.part(at), course.data) for at in chunks(len(asked)))
+        asked = _some(Examples(trials, training.target_I), LINEAR_TRIALS, rng)
+        yield from (read(asked.part(at), data) for at in chunks(len(asked)))
 
 
 def _some(examples: Examples, n: int, rng: np.random.Generator) -> Asked:
@@ -152,7 +156,7 @@ def _stretch(
     for batch in feed.batches(state.step, stop):
         for group in kept.optimizer.param_groups:
             group["lr"] = settings.learning_rate * _schedule(state.step, settings.steps)
-        torch.manual_seed(_seed(*course.key, 1, state.step))
+        torch.manual_seed(seed_of(*course.key, 1, state.step))
         loss: Tensor = trained(batch, state.step / settings.steps)
         kept.optimizer.zero_grad()
         torch.autograd.backward(loss)
@@ -243,5 +247,6 @@ def _schedule(step: int, steps: int) -> float:
     return warm * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
-def _seed(*parts: int) -> int:
+def seed_of(*parts: int) -> int:
+    """A seed for torch from a key."""
     return int(np.random.SeedSequence(parts).generate_state(1)[0])

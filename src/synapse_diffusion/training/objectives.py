@@ -225,6 +225,11 @@ class TargetSpace(nn.Module):
         self.project = Projection(sum(widths), projection) if projection else None
         self.n_layers, self.n_outputs = len(vectors), projection or sum(widths)
 
+    @property
+    def is_learned(self) -> bool:
+        """Is there a linear map that learns?"""
+        return self.project is not None and self.project.departure_DE.requires_grad
+
     def forward(self, target_B: Tensor) -> Tensor:
         """Vectors (B, D) of rows of the table."""
         joined_BE = self.joined(target_B)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from synapse_diffusion.config import Recipe
 from synapse_diffusion.errors import SettingsError, SplitError
 from synapse_diffusion.splits import (
+    ADAPT,
     TEST,
     TRAIN,
     UNUSED,
@@ -79,7 +80,9 @@ def make_folds(sources: Sources, task: Task, recipe: Recipe, say: Say) -> list[F
         for name, split in fold.items():
             source, where = sources.of[name], stretches(sources.of[name].epochs, recipe)
             cleaned[name] = drop_touching(split, where.store, where.start, where.n_times)
+            cleaned[name][_of_new_people(source, cleaned[name], recipe)] = ADAPT
             check_split(source.trials, cleaned[name], where.store, where.start, where.n_times, zero_shot=zero_shot)
+            _check_adaptation(source, cleaned[name], strata[name], recipe)
             _report(name, number, len(raw), split, cleaned[name], sources, strata[name], say, zero_shot=zero_shot)
         _check_together(cleaned, sources)
         folds.append(cleaned)
@@ -101,8 +104,11 @@ def _single(sources: Sources, strata: Mapping[str, NDArray[np.int64]], recipe: R
 
 def _fused(sources: Sources, strata: Mapping[str, NDArray[np.int64]], recipe: Recipe) -> list[dict[str, Split]]:
     """One split over both modalities: a concept is on the same side in both."""
-    if recipe.split.method != "concepts" or recipe.split.per_person:
-        raise SettingsError("fusion pairs people by image: split.method must be 'concepts', and split.per_person false")
+    if recipe.split.method != "concepts" or recipe.split.per_person or recipe.split.new_people:
+        raise SettingsError(
+            "fusion pairs people by image: split.method must be 'concepts', split.per_person false, and "
+            "split.new_people empty"
+        )
     names = list(sources.of)
     free = [not _crowded(sources.of[name].epochs, recipe) for name in names]
     splits = split_together(
@@ -154,7 +160,7 @@ def _report(
             f"{of}{len(trials)} trials: {int(touch.sum())} touch a bad stretch or the recording's ends, "
             f"{int((stratum_N >= 0).sum())} of the others are decoded"
         )
-    parts = (TRAIN, VALIDATION, TEST)
+    parts = [part for part in (TRAIN, VALIDATION, TEST, ADAPT) if part != ADAPT or (split == ADAPT).any()]
     counts = ", ".join(f"{part} {int((split == part).sum())}" for part in parts)
     concepts = ", ".join(str(len(set(trials["concept"][split == part]))) for part in parts)
     touching = int(((before != UNUSED) & (split == UNUSED)).sum())
@@ -166,8 +172,38 @@ def final_rows(
     source: Source, stratum_N: NDArray[np.int64], split: Split, recipe: Recipe, *, fused: bool
 ) -> NDArray[np.int64]:
     """All trials that share nothing with the test part: for the final fit. New people stay unknown to it."""
-    where = stretches(source.epochs, recipe)
     usable = usable_strata(source, stratum_N, recipe, fused=fused)
     usable = np.where(source.trials["person"].isin(recipe.split.new_people), -1, usable)
-    zero_shot = recipe.split.method == "concepts"
-    return refit_rows(source.trials, usable, split, where.store, where.start, where.n_times, zero_shot=zero_shot)
+    return _apart_from_test(source, usable, split, recipe)
+
+
+def _of_new_people(source: Source, split: Split, recipe: Recipe) -> NDArray[np.int64]:
+    """All trials of new people that share nothing with the test part, whether they have a class or not."""
+    if not recipe.split.new_people:
+        return np.empty(0, np.int64)
+    new = source.trials["person"].isin(recipe.split.new_people).to_numpy()
+    usable = usable_strata(source, np.where(new, 0, -1), recipe, fused=False)
+    return _apart_from_test(source, usable, split, recipe)
+
+
+def _check_adaptation(source: Source, split: Split, stratum_N: NDArray[np.int64], recipe: Recipe) -> None:
+    """Raise `SplitError` where a new person has too few labelled trials, or a decoder no weights of people's own."""
+    most = max(recipe.split.adapt_trials, default=0)
+    person_N = source.trials["person"].to_numpy(dtype=str)
+    if most and len(set(person_N[split == TRAIN])) < 2:
+        raise SplitError(
+            "split.adapt_trials: one person is trained, and a decoder of one has no weights of people's own; train on "
+            "two or more"
+        )
+    for person in recipe.split.new_people if most else ():
+        there = int(np.sum((split == ADAPT) & (stratum_N >= 0) & (person_N == person)))
+        if there < most:
+            raise SplitError(
+                f"split.adapt_trials = {most}, but {person} has {there} labelled trials that share nothing with the "
+                "test part; ask for fewer"
+            )
+
+
+def _apart_from_test(source: Source, stratum_N: NDArray[np.int64], split: Split, recipe: Recipe) -> NDArray[np.int64]:
+    where, zero_shot = stretches(source.epochs, recipe), recipe.split.method == "concepts"
+    return refit_rows(source.trials, stratum_N, split, where.store, where.start, where.n_times, zero_shot=zero_shot)

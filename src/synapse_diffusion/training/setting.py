@@ -76,6 +76,13 @@ class Setting:
             trials[name] = Trials(r, source.person_index[r], item_N, image_groups(source.trials, r))
         return Examples(trials, target_I)
 
+    def cells(self, modality: str) -> Index:
+        """Within what a decoder's statistics take means: classes; concepts, where there are no classes."""
+        if self.task.kind == "classify":
+            return self.task.of[modality].target_N
+        concept = self.sources.of[modality].trials["concept"].to_numpy(dtype=str)
+        return np.unique(concept, return_inverse=True)[1]
+
     def single(self, modality: str, rows: Index, targets: Index) -> Asked:
         """Every row as a decision."""
         pick = Pick(rows, np.ones(len(rows), np.int64), self.sources.of[modality].person_index[rows])

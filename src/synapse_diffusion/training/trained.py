@@ -9,16 +9,19 @@ from typing import Final
 
 import numpy as np
 
-from synapse_diffusion.errors import RunError
+from synapse_diffusion.config.tree import conversion_settings, digest_of
+from synapse_diffusion.errors import RunError, StoreError
 from synapse_diffusion.models.base import Shape
 from synapse_diffusion.parallel import choose_device, use_threads
 from synapse_diffusion.runs import Run, open_run
 from synapse_diffusion.splits import TRAIN, UNUSED
+from synapse_diffusion.store.epochs import Epochs
+from synapse_diffusion.store.files import open_store, read_manifest, stores_below
 from synapse_diffusion.training.data import accepted
 from synapse_diffusion.training.decoding import FoldModels, load_models
 from synapse_diffusion.training.parts import Fold, final_rows
 from synapse_diffusion.training.setting import Index, Setting
-from synapse_diffusion.training.sources import open_sources
+from synapse_diffusion.training.sources import Source, open_sources
 from synapse_diffusion.training.tasks import make_task
 from synapse_diffusion.types import Progress
 
@@ -108,3 +111,24 @@ def _folds(setting: Setting, run: Run) -> list[Fold]:
             fold[name] = np.array([part_of.get(trial, UNUSED) for trial in source.trials["trial_id"]], dtype="<U10")
         folds.append(fold)
     return folds
+
+
+def other_source(trained: Trained, recording: Path) -> Source:
+    """Trials of stores that the run may not have seen, in its view. Raises `StoreError`, `RunError`."""
+    folders = [recording] if (recording / "manifest.json").exists() else stores_below(recording)
+    if not folders:
+        raise StoreError(f"{recording}: no signal store; convert the recording with the run's recipe first")
+    if trained.setting.sources.is_fusion:
+        raise RunError(f"{trained.run.folder}: a fusion; new recordings are for runs of one modality")
+    recipe = trained.run.recipe
+    settings = digest_of(conversion_settings(recipe))
+    for path in folders:
+        if read_manifest(path)["settings_digest"] != settings:
+            raise StoreError(f"{path}: was converted with other settings than the run's recipe; convert it again")
+    stores = [open_store(path, verify_signal=recipe.execution.verify_stores) for path in folders]
+    [known] = trained.setting.sources.of.values()
+    view = recipe.view
+    epochs = Epochs(stores, view.start_s, view.stop_s, view.baseline, known.epochs.channels, known.epochs.device)
+    if epochs.sfreq != known.epochs.sfreq:
+        raise StoreError(f"{recording}: {epochs.sfreq:g} Hz, the run's decoder takes {known.epochs.sfreq:g} Hz")
+    return Source(epochs, known.person_of, np.full(len(epochs.trials), -1))
