@@ -288,7 +288,7 @@ class _Stage:
         final = self.final() if recipe.train.refit else None
         for modality in setting.sources.of:
             shape, pooled_only = setting.shapes[modality], bool(recipe.split.new_people)
-            for kind in kinds_for(setting.task):
+            for kind in kinds_for(setting.task, setting.recipe):
                 path = self.run.checkpoint(baseline_name(setting, self.name, kind, modality))
                 final_path = self.run.checkpoint(baseline_name(setting, f"{self.name}_refit", kind, modality))
                 if path.exists() and (final is None or final_path.exists()):

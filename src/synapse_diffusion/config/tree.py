@@ -520,6 +520,8 @@ class TrainSettings(Settings):
     """Share of the sensors set to zero in each training epoch."""
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.98
     """Decay a step of the averaged weights that are validated and kept; 0: none."""
+    baselines: bool = True
+    """Also fit what the decoder is compared with in closed form: shrinkage LDA, or ridge and an encoding model."""
     members: Count = 1
     """Networks of different seeds whose log probabilities are averaged."""
     refit: bool = True

@@ -31,7 +31,7 @@ def control_answers(
     """Answers of the controls that `evaluate.controls` names; `features` of the images, where they are there."""
     setting, wanted, k = trained.setting, trained.setting.recipe.evaluate.controls, question.k_repeats
     found: list[Answered] = []
-    main = network_names(setting)[0]
+    recipe, main = setting.recipe, network_names(setting)[0]
     for control in wanted:
         scores: dict[str, Scores] = {}
         asked = question.asked
@@ -45,7 +45,7 @@ def control_answers(
         elif control == IMAGE_FEATURES:
             if features is not None:
                 found += image_feature_answers(trained, number, question, features)
-        elif not setting.sources.is_fusion:
+        elif recipe.train.baselines and not setting.sources.is_fusion:
             before = _before_the_picture(trained, number, question, gallery_K)
             if before is not None:
                 asked, scores = before

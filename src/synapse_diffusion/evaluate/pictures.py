@@ -89,7 +89,7 @@ def _draw_adaptation(trained: Trained, test: Sequence[dict[str, Any]], metric: s
             f"{main} from scratch": curve(FROM_SCRATCH, main),
             "linear from scratch": curve(FROM_SCRATCH, LINEAR),
         }
-        levels = {f"{name}, nothing of theirs": of[name]["value"] for name in (main, LINEAR)}
+        levels = {f"{name}, nothing of theirs": of[name]["value"] for name in (main, LINEAR) if name in of}
         panels.append((_caption(k), {name: rows for name, rows in curves.items() if rows}, levels))
     people = ", ".join(f"sub-{person}" for person in setting.recipe.split.new_people)
     title = f"test: {setting.recipe.data.name}, people whom training never met ({people})"

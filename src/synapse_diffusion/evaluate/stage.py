@@ -136,9 +136,9 @@ def _combined(
     if setting.sources.is_fusion:
         names = tuple(setting.sources.of)
         found[SUM] = total(*names)
-        if setting.task.kind == "retrieve":
+        if f"encoding {names[0]}" in scores:
             found[f"{FUSED} + encoding"] = total(FUSED, *(f"encoding {name}" for name in names))
-    elif setting.task.kind == "retrieve":
+    elif "encoding" in scores:
         found[f"{setting.recipe.model.name} + encoding"] = total(setting.recipe.model.name, "encoding")
     return found
 

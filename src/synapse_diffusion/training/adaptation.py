@@ -250,7 +250,9 @@ def from_scratch(of: Newcomer, person: Person, rows: Index, target_N: Index, pat
 
 def linear_from_scratch(of: Newcomer, models: FoldModels, person: Person, rows: Index, target_N: Index) -> Any:
     """The linear baseline of these trials alone, its bin width as chosen for all; None where a class lacks trials."""
-    chosen: Baseline = models.baselines[of.modality][LINEAR]
+    chosen: Baseline | None = models.baselines[of.modality].get(LINEAR)
+    if chosen is None:
+        return None
     x_NCT = of.data(person.scalers)[of.modality].read(rows).cpu().numpy()
     sample = Sample(x_NCT, np.zeros(len(rows), np.int64), target_N)
     objective = plain_objective(of.setting.task, of.setting.recipe, target_N)

@@ -181,6 +181,8 @@ def fit_baseline(kind: str, sample: Sample, choice: Choice, shape: Shape, object
     return None if linear is None else Baseline(linear, objective, choice)
 
 
-def kinds_for(task: Task) -> tuple[str, ...]:
+def kinds_for(task: Task, recipe: Recipe) -> tuple[str, ...]:
     """The baselines of a task."""
+    if not recipe.train.baselines:
+        return ()
     return (LINEAR, ENCODING) if task.kind == "retrieve" else (LINEAR,)

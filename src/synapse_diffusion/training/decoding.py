@@ -144,7 +144,7 @@ def load_models(setting: Setting, run: Run, stage: str, trained: Mapping[str, In
     baselines: dict[str, dict[str, Baseline]] = {}
     for name in setting.sources.of:
         baselines[name] = {}
-        for kind in kinds_for(setting.task):
+        for kind in kinds_for(setting.task, setting.recipe):
             objective = plain_objective(setting.task, setting.recipe, trained[name])
             baselines[name][kind] = load_baseline(run.checkpoint(baseline_name(setting, stage, kind, name)), objective)
     return FoldModels(setting, data, networks, baselines)

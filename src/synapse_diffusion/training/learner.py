@@ -18,7 +18,8 @@ from synapse_diffusion.training.examples import Batch
 from synapse_diffusion.training.objectives import Images, Objective
 
 STATISTICS_TRIALS: Final = 6000  # from which what a decoder estimates is fitted
-LINEAR_TRIALS: Final = 200_000  # of a modality, from which a linear path's start is solved
+LINEAR_TRIALS: Final = 20_000  # from which a baseline is fitted, held at once
+START_TRIALS: Final = 200_000  # of a modality, from which a linear path's start is solved
 
 
 class Learner(nn.Module):

@@ -23,7 +23,7 @@ from synapse_diffusion.training.data import ScaledEpochs
 from synapse_diffusion.training.examples import Asked, Batch, Examples, chunks, read
 from synapse_diffusion.training.feeding import Feed, batch_size
 from synapse_diffusion.training.learner import (
-    LINEAR_TRIALS,
+    START_TRIALS,
     STATISTICS_TRIALS,
     Learner,
     begin,
@@ -128,7 +128,7 @@ def _all_batches(
     alone = isinstance(learner.network, Network)
     parts = [{name: trials} for name, trials in training.trials.items()] if alone else [training.trials]
     for trials in parts:
-        asked = _some(Examples(trials, training.target_I), LINEAR_TRIALS, rng)
+        asked = _some(Examples(trials, training.target_I), START_TRIALS, rng)
         yield from (read(asked.part(at), data) for at in chunks(len(asked)))
 
 

@@ -1,0 +1,183 @@
+"""Every decoder on one study of real photos, each tuned on validation within one budget, tested once.
+
+    python benchmarks/decoders.py FOLDER [--data ../shared/data] [--task retrieve|classify] [--modality eeg|meg]
+        [--preset demo|realistic] [--generator stages|network] [--seeds 3] [--steps 600] [--rates 0.0003 0.001 0.003]
+        [--decoders compact eegnet tsconv atm brain_module] [--repeats 1 2 4]
+
+The study is `benchmarks/semireal.py`'s: what is simulated is never a target, and test concepts are in no other part.
+Every network has the same steps, batches, targets and learned map of images, and as many tries: each learning rate of
+`--rates` on one seed; the one of the lowest validation loss is then trained with every seed and tested. Ridge (or LDA),
+the encoding model and the observers stand beside compact; their own choices are made on validation too. Printed:
+parameters, top-1 and top-5 (or balanced accuracy) of single trials and means of 12, and how much more often compact is
+right than each, with a 95 % interval over images (concepts), whose seeds are averaged.
+`--repeats`: also how compact, ridge and the encoding model grow with the trials of each main picture. Work that is done
+is not repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from semireal import DATA, build, quiet
+from synapse_diffusion.config import Recipe, parse_recipe
+from synapse_diffusion.evaluate import evaluate
+from synapse_diffusion.metrics import paired_difference
+from synapse_diffusion.runs import Run, load_tensors
+from synapse_diffusion.train import train
+
+DECODERS: Final = ("compact", "eegnet", "tsconv", "atm", "brain_module")
+OURS: Final = "compact"
+CLASSES: Final = 6  # largest categories of the photos
+METRICS: Final = {"retrieve": ("top1", "top5"), "classify": ("balanced_accuracy",)}
+
+
+def recipe_of(
+    base: Recipe, task: str, decoder: str, rate: float, seed: int, steps: int, *, final: bool = True
+) -> Recipe:
+    """The base recipe with this decoder, trained so; to choose by validation alone, or to be tested."""
+    values = base.model_dump(mode="json")
+    if task == "retrieve":
+        values["target"] = {"task": task, "table": "targets"}
+    else:
+        values["labels"]["classes"] = largest_categories(Path(base.paths.stimuli) / "concepts.tsv")
+    values["model"] = {"name": decoder}
+    values["train"] |= {"steps": steps, "learning_rate": rate, "seed": seed, "patience": 20}
+    values["train"] |= {"refit": final, "baselines": final and decoder == OURS}
+    values["evaluate"] = {"permutations": 0, "bootstrap": 500, "controls": []}
+    values["execution"] |= {"verify_stores": False}
+    return parse_recipe(values)
+
+
+def largest_categories(table: Path) -> list[str]:
+    """Names of the categories with most concepts."""
+    concepts = pd.read_csv(table, sep="\t").drop_duplicates("concept")
+    counts = concepts["category"].value_counts()
+    return [str(name) for name in counts.index if name != "none"][:CLASSES]
+
+
+def best_rate(base: Recipe, task: str, decoder: str, rates: Sequence[float], steps: int) -> tuple[float, float]:
+    """The learning rate of the lowest validation loss, and that loss."""
+    losses = {}
+    for rate in rates:
+        chosen = recipe_of(base, task, decoder, rate, 0, steps, final=False)
+        run = train(chosen, f"{task}-{decoder}", "benchmarks/decoders.py", quiet, quiet)
+        losses[rate] = float(pd.read_csv(run.folder / "curve.tsv", sep="\t")["validation_loss"].min())
+        print(f"    {decoder}, rate {rate:g}: validation loss {losses[rate]:.4f}", flush=True)
+    rate = min(losses, key=lambda r: losses[r])
+    return rate, losses[rate]
+
+
+def tested(recipe: Recipe, task: str, decoder: str) -> Run:
+    """A run that is trained and scored."""
+    run = train(recipe, f"{task}-{decoder}", "benchmarks/decoders.py", quiet, quiet)
+    if not (run.folder / "scores.json").exists():
+        evaluate(run.folder, quiet, quiet)
+    return run
+
+
+def n_parameters(run: Run) -> int:
+    """Of the network."""
+    held = load_tensors(run.checkpoint("fold0_member0"))
+    buffers = ("mean_PCT", "whiten", "start", "unit_1", "output_1", "series", "place", "exponent")
+    return sum(v.numel() for n, v in held.items() if n.startswith("network.") and not any(b in n for b in buffers))
+
+
+def scores(runs: Sequence[Run], task: str) -> pd.DataFrame:
+    """Test scores of all models, mean over runs of different seeds: rows models, columns (k, metric)."""
+    frames = [pd.DataFrame(run.read_scores()) for run in runs]
+    rows = pd.concat(frames)
+    mine = rows[(rows["split"] == "test") & (rows["person"] == "all") & (rows["control"] == "none")]
+    mine = mine[mine["metric"].isin(METRICS[task]) & ~mine["transductive"].astype(bool)]
+    return mine.pivot_table(index="model", columns=["k_repeats", "metric"], values="value", sort=False)
+
+
+def right(runs: Sequence[Run], model: str, k: int, task: str) -> pd.Series[float]:
+    """Share of right decisions of each image (concept), over decisions and seeds."""
+    parts = []
+    for run in runs:
+        table = pd.read_csv(run.folder / "predictions/test.tsv", sep="\t", keep_default_na=False)
+        mine = table[(table["model"] == model) & (table["k_repeats"] == k)]
+        hit = mine["predicted"] == mine["image_id" if task == "retrieve" else "label"]
+        parts.append(pd.DataFrame({"unit": mine["image_id" if task == "retrieve" else "concept"], "hit": hit}))
+    return pd.concat(parts).groupby("unit")["hit"].mean()
+
+
+def difference(ours: Sequence[Run], others: Sequence[Run], model: str, k: int, task: str) -> str:
+    """Ours less another's, with its interval."""
+    both = pd.concat([right(ours, OURS, k, task), right(others, model, k, task)], axis=1, join="inner").to_numpy(float)
+    rng = np.random.default_rng(0)
+    value, low, high = paired_difference(both[:, 0], both[:, 1], np.arange(len(both)), 5000, rng)
+    return f"{value:+.3f} ({low:+.3f} .. {high:+.3f})"
+
+
+def compare(base: Recipe, given: argparse.Namespace) -> None:
+    """Tune, test and print."""
+    runs: dict[str, list[Run]] = {}
+    for decoder in given.decoders:
+        rate, _ = best_rate(base, given.task, decoder, given.rates, given.steps)
+        recipes = [recipe_of(base, given.task, decoder, rate, seed, given.steps) for seed in range(given.seeds)]
+        runs[decoder] = [tested(recipe, given.task, decoder) for recipe in recipes]
+        print(f"    {decoder}: rate {rate:g}, {n_parameters(runs[decoder][0]):,d} parameters", flush=True)
+    tables = {decoder: scores(found, given.task) for decoder, found in runs.items()}
+    ks = sorted({int(k) for k in tables[given.decoders[0]].columns.get_level_values("k_repeats")})
+    others = [(OURS, m) for m in tables[OURS].index if m != OURS] if OURS in runs else []
+    shown: list[tuple[str, str]] = [*((d, d) for d in given.decoders), *others]
+    print(f"    {'test':22s}" + "".join(f"{f'k={k} {m}':>26s}" for k in ks for m in METRICS[given.task]))
+    for owner, model in shown:
+        row = tables[owner].loc[model]
+        print(f"    {model:22s}" + "".join(f"{row[k, m]:26.3f}" for k in ks for m in METRICS[given.task]))
+    if OURS in runs:
+        print(f"    {OURS} is right more often than" + "".join(f"{f'k={k}':>26s}" for k in ks))
+        for owner, model in shown[1:]:
+            values = (difference(runs[OURS], runs[owner], model, k, given.task) for k in ks)
+            print(f"    {model:28s}" + "".join(f"{value:>26s}" for value in values), flush=True)
+
+
+def curve(given: argparse.Namespace) -> None:
+    """With more trials of each main picture."""
+    for n in given.repeats:
+        base = study(given, given.folder / f"repeats{n}", main_repeats=n)
+        rate, _ = best_rate(base, given.task, OURS, given.rates, given.steps)
+        table = scores([tested(recipe_of(base, given.task, OURS, rate, 0, given.steps), given.task, OURS)], given.task)
+        print(f"    each main picture shown {n} times")
+        print(table.round(3).to_string(), flush=True)
+
+
+def study(given: argparse.Namespace, folder: Path, **more: Any) -> Recipe:
+    """The recordings, stores and targets."""
+    return build(
+        folder, given.data, given.modality, given.preset, 0, generator=given.generator, people=given.people, **more
+    )
+
+
+def main() -> None:
+    """Run and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("--task", default="retrieve", choices=list(METRICS))
+    parser.add_argument("--modality", default="eeg", choices=["eeg", "meg"])
+    parser.add_argument("--preset", default="demo", choices=["demo", "realistic"])
+    parser.add_argument("--generator", default="stages", choices=["stages", "network"])
+    parser.add_argument("--people", type=int, default=2)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--rates", type=float, nargs="+", default=[3e-4, 1e-3, 3e-3])
+    parser.add_argument("--decoders", nargs="+", default=list(DECODERS), choices=DECODERS)
+    parser.add_argument("--repeats", type=int, nargs="*", default=[])
+    given = parser.parse_args()
+    print(f"{given.task}, {given.modality}, {given.preset}, {given.generator}, {given.steps} steps")
+    if given.repeats:
+        curve(given)
+    else:
+        compare(study(given, given.folder), given)
+
+
+if __name__ == "__main__":
+    main()
