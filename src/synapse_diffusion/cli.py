@@ -381,14 +381,14 @@ def _print_scores(rows: list[dict[str, Any]], folder: Path) -> None:
         if row["metric"] != metric:
             continue
         p, holm = ("" if row[name] is None else f"{row[name]:.4f}" for name in ("p", "p_holm"))
-        interval = "" if row["low"] is None else f"{row['low']:.3f} .. {row['high']:.3f}"
-        people = "" if row["low_people"] is None else f"{row['low_people']:.3f} .. {row['high_people']:.3f}"
+        interval = "" if row["low"] is None else f"{row['low']:.3f}..{row['high']:.3f}"
+        people = "" if row["low_people"] is None else f"{row['low_people']:.3f}..{row['high_people']:.3f}"
         table.add_row(
             row["split"], row["person"], _decoder(row), str(row["k_repeats"]), f"{row['value']:.3f}",
             interval, "~" * bool(row["note"]) + people, f"{row['chance']:.3f}", p, holm,
             f"{other[_key(row)]['value']:.3f}", str(row["n"]),
         )  # fmt: skip
-    Console(width=None if sys.stdout.isatty() else 130).print(table)
+    Console(width=None if sys.stdout.isatty() else 150).print(table)
     if any(row["note"] for row in rows):
         _say("~: so few people are drawn again that the interval over people is rough (docs/formats.md)")
     for line in observer_shares(rows):
