@@ -1,6 +1,6 @@
 """Training: trials a second against the usual ways, waiting for data, memory, and two processes against one.
 
-    python benchmarks/training.py [speed|waits|memory|processes ...] [--rounds 9] [--batch 64] [--folder DIR]
+    python benchmarks/training.py [speed|waits|memory|processes] [--rounds 9] [--batch 64] [--folder DIR]
 
 Without a word all four. One thread of mathematics everywhere; noise in stores (EEG: 63 sensors x 250 samples, a picture
 every 25; MEG: 271 x 200, every 300), trained by `training.loop.fit` with all that a fit has: whitening, feeding,
@@ -60,6 +60,7 @@ from synapse_diffusion.training.requests import Requests
 from synapse_diffusion.types import SensorArray
 
 CLASSES, WARM = 12, 4
+WHAT: Final = ("speed", "waits", "memory", "processes")
 
 
 @dataclass(frozen=True)
@@ -361,7 +362,7 @@ def processes(scratch: Path, rounds: int, models: Sequence[str]) -> None:
 def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="*", choices=["speed", "waits", "memory", "processes"])
+    parser.add_argument("what", nargs="?", choices=WHAT)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--folder", type=Path)
@@ -374,7 +375,7 @@ def main() -> None:
         return fit_and_measure(given.worker, given.folder, given.model)
     with tempfile.TemporaryDirectory(dir=given.folder) as name:
         scratch = Path(name)
-        for what in given.what or ["speed", "waits", "memory", "processes"]:
+        for what in [given.what] if given.what else WHAT:
             if what == "speed":
                 speed(scratch, given.rounds, given.batch)
             elif what == "waits":
