@@ -1,6 +1,6 @@
 """Training: trials a second against the usual ways, waiting for data, memory, and two processes against one.
 
-    python benchmarks/training.py [speed|waits|memory|processes ...] [--rounds 9] [--batch 64] [--folder DIR]
+    python benchmarks/training.py [speed|waits|memory|processes] [--rounds 9] [--batch 64] [--folder DIR]
 
 Without a word all four. One thread of mathematics everywhere; noise in stores (EEG: 63 sensors x 250 samples, a picture
 every 25; MEG: 271 x 200, every 300), trained by `training.loop.fit` with all that a fit has: whitening, feeding,
@@ -34,7 +34,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Final, cast
 from unittest import mock
 
 import numpy as np
@@ -60,6 +60,7 @@ from synapse_diffusion.training.requests import Requests
 from synapse_diffusion.types import SensorArray
 
 CLASSES, WARM = 12, 4
+WHAT: Final = ("speed", "waits", "memory", "processes")
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,8 @@ EEG, EEG_128, MEG = Size(63, 250, 250.0, 25), Size(63, 250, 128.0, 25), Size(271
 
 
 def write_store(folder: Path, size: Size, person: str, session_name: str, n_trials: int) -> None:
-    """A recording of noise."""
-    rng = np.random.default_rng(0)
+    """A recording of noise of its own: the trials of a copy are not used."""
+    rng = np.random.default_rng([int(person), int(session_name)])
     onset = 100 + size.distance * np.arange(n_trials)
     n_samples = int(onset[-1]) + size.n_times + 100
     names = [f"S{k:03d}" for k in range(size.n_sensors)]
@@ -202,16 +203,17 @@ def plain_loop(model: nn.Module, path: Path, steps: int, batch: int) -> float:
     )
     optimizer, loss = torch.optim.AdamW(model.parameters(), 2e-4), nn.CrossEntropyLoss()
     model.train()
-    began = 0.0
+    began = ended = 0.0
     for step, (x_BCT, y_B) in enumerate(loader):
         if step == WARM:
             began = time.perf_counter()
         if step == WARM + steps:
+            ended = time.perf_counter()  # here: leaving the loop also waits for the worker to end
             break
         optimizer.zero_grad()
         loss(model(x_BCT), y_B).backward()
         optimizer.step()
-    return steps * batch / (time.perf_counter() - began)
+    return steps * batch / (ended - began)
 
 
 def by_skorch(model: nn.Module, x_NCT: NDArray[np.float32], y_N: NDArray[np.int64], steps: int, batch: int) -> float:
@@ -327,6 +329,8 @@ def memory(scratch: Path) -> None:
             command = [sys.executable, __file__, "--worker", str(folder), "--folder", str(scratch), "--model", model]
             text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
             found = json.loads(text.strip().splitlines()[-1])
+            wanted = 8000 * int(folder.name.rpartition("-")[2])
+            assert found["trials"] == wanted, f"{found['trials']} trials were trained on, not {wanted}"
             print(f"    {model:8s} {found['trials']:7,d} trials   {found['peak_mb']:6.0f} MB")
 
 
@@ -361,7 +365,7 @@ def processes(scratch: Path, rounds: int, models: Sequence[str]) -> None:
 def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="*", choices=["speed", "waits", "memory", "processes"])
+    parser.add_argument("what", nargs="?", choices=WHAT)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--folder", type=Path)
@@ -374,7 +378,7 @@ def main() -> None:
         return fit_and_measure(given.worker, given.folder, given.model)
     with tempfile.TemporaryDirectory(dir=given.folder) as name:
         scratch = Path(name)
-        for what in given.what or ["speed", "waits", "memory", "processes"]:
+        for what in [given.what] if given.what else WHAT:
             if what == "speed":
                 speed(scratch, given.rounds, given.batch)
             elif what == "waits":

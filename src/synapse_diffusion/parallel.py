@@ -76,8 +76,8 @@ def freed_memory_kept() -> Iterator[None]:
     """Let the C library keep memory that is freed in here for what is asked for next, rather than give it back.
 
     Steps free and ask for the same hundreds of megabytes. glibc returns blocks above 32 MiB, and what lies free at
-    the heap's end, to the system at once; each step then waits for empty pages (a third of TSConv's time). Afterwards
-    all that is free goes back. Elsewhere than in glibc nothing happens.
+    the heap's end, to the system at once; each step then waits for empty pages. Afterwards all that is free goes
+    back. Elsewhere than in glibc nothing happens.
     """
     if platform.libc_ver()[0] != "glibc":
         yield

@@ -76,7 +76,7 @@ class EEGNet(Decoder):
 def _each(x_BFT: Tensor, kernel_FL: Tensor, n: int) -> Tensor:
     """Each signal under its own kernel, as long as before (of an even kernel, one zero more behind).
 
-    By Fourier transforms of length `n`: on a CPU a grouped convolution's gradient takes four times as long.
+    By Fourier transforms of length `n`: on a CPU a grouped convolution's gradient takes several times as long.
     """
     first, exact = kernel_FL.shape[1] // 2, torch.promote_types(x_BFT.dtype, torch.float32)  # not of bfloat16
     product = torch.fft.rfft(x_BFT.to(exact), n) * torch.fft.rfft(kernel_FL.to(exact).flip(1), n)
