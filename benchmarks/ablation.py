@@ -30,7 +30,7 @@ RATE: Final = 0.006
 BLURRED: Final = "blurred"
 CHANGES: Final[dict[str, dict[str, dict[str, Any]]]] = {
     "as it is": {},
-    "no learned map of images": {"target": {"projection": 0, "components": 128}},
+    "no learned map of images": {"target": {"projection": 0}},
     "map of 16 numbers": {"target": {"projection": 16}},
     "map of 256 numbers": {"target": {"projection": 256}},
     "first layer alone (conv8)": {"target": {"layers": ["conv8"]}},
@@ -40,8 +40,8 @@ CHANGES: Final[dict[str, dict[str, dict[str, Any]]]] = {
     "learned weights of layers": {"target": {"weights": "learned"}},
     "targets also of blurred images": {"target": {"table": BLURRED}},
     "SigLIP": {"loss": {"name": "siglip"}},
-    "cosine loss": {"loss": {"name": "cosine"}, "target": {"components": 128}},
-    "squared loss": {"loss": {"name": "squared"}, "target": {"components": 128}},
+    "cosine loss": {"loss": {"name": "cosine"}},
+    "squared loss": {"loss": {"name": "squared"}},
     "MMD first": {"loss": {"mmd_share": 0.2}},
     "means of up to 3 repeats": {"train": {"repeats": 3}},
     "the same, random weights": {"train": {"repeats": 3, "repeat_weights": "random"}},

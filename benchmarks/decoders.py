@@ -34,6 +34,7 @@ from synapse_diffusion.train import train
 DECODERS: Final = ("compact", "eegnet", "tsconv", "atm", "brain_module")
 OURS: Final = "compact"
 CLASSES: Final = 6  # largest categories of the photos
+COMPONENTS: Final = 128  # principal components of each layer: ridge to all 5,674 numbers takes minutes
 METRICS: Final = {"retrieve": ("top1", "top5"), "classify": ("balanced_accuracy",)}
 
 
@@ -43,7 +44,7 @@ def recipe_of(
     """The base recipe with this decoder, trained so; to choose by validation alone, or to be tested."""
     values = base.model_dump(mode="json")
     if task == "retrieve":
-        values["target"] = {"task": task, "table": "targets"}
+        values["target"] = {"task": task, "table": "targets", "components": COMPONENTS}
     else:
         values["labels"]["classes"] = largest_categories(Path(base.paths.stimuli) / "concepts.tsv")
     values["model"] = {"name": decoder}
