@@ -23,11 +23,12 @@ from scipy import ndimage
 from conftest import quiet
 from synapse_diffusion import embed as stage
 from synapse_diffusion.config import EmbedSettings, Recipe, parse_recipe
-from synapse_diffusion.embed import embed, load_picture
+from synapse_diffusion.embed import embed
 from synapse_diffusion.encoders import Encoder, build_encoder
 from synapse_diffusion.encoders.pixels import blurred
 from synapse_diffusion.errors import DataError, MissingError, SettingsError, StoreError, SynapseError
 from synapse_diffusion.store.embeddings import EmbeddingTable, open_embeddings, true_rows, write_embeddings
+from synapse_diffusion.store.pictures import load_picture
 
 VISION: dict[str, Any] = {
     "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 2, "image_size": 32,

@@ -202,7 +202,7 @@ def test_tiny_darknet_stands_in_under_its_own_name(real: Path) -> None:
         pytest.skip("no weights or photos there")
     from PIL import Image
 
-    from synapse_diffusion.embed import load_picture
+    from synapse_diffusion.store.pictures import load_picture
 
     shown = torch.stack([
         torch.from_numpy(np.array(load_picture(path).resize((128, 128), Image.Resampling.BICUBIC))) for path in paths

@@ -125,17 +125,34 @@ def embed(recipe: RecipeArgument, set_: SetOption = None) -> None:
 
 
 @app.command()
-def train(modality: Literal["eeg", "meg", "fusion"], recipe: RecipeArgument, set_: SetOption = None) -> None:
+def train(
+    what: Annotated[
+        Literal["eeg", "meg", "fusion", "generator"],
+        typer.Argument(help="A decoder of EEG, MEG or both; or the generator that `reconstruct` draws pictures with."),
+    ],
+    recipe: RecipeArgument,
+    set_: SetOption = None,
+) -> None:
     """Train a decoder (fusion: of EEG and MEG together) and linear baselines; opens training and validation data only.
 
-    Several processes: by execution.processes, or under torchrun.
+    A generator is trained on pictures of training concepts. Several processes: by execution.processes, or torchrun.
     """
+    speaks = os.environ.get("RANK", "0") == "0"  # of those that torchrun has started, one
+    if what == "generator":
+        from synapse_diffusion.config import load_recipe
+        from synapse_diffusion.generate import train_generator
+
+        with _progress() as progress:
+            run = train_generator(load_recipe(recipe, set_ or ()), _command(), _say, progress)
+        if speaks:
+            _say(f"trained: {run.folder}")
+        return
     from synapse_diffusion.train import train
 
-    settings = _recipe_of("comb" if modality == "fusion" else modality, recipe, set_)
+    settings = _recipe_of("comb" if what == "fusion" else what, recipe, set_)
     with _progress() as progress:
         run = train(settings, Path(recipe).stem, _command(), _say, progress)
-    if os.environ.get("RANK", "0") == "0":  # of those that torchrun has started, one speaks
+    if speaks:
         _say(f"trained: {run.folder}")
         _say(f"next: synapse-diffusion evaluate {run.folder}")
 

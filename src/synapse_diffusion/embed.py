@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +13,6 @@ from typing import Final
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image, UnidentifiedImageError
 
 from synapse_diffusion.config import Recipe
 from synapse_diffusion.config.tree import digest_of
@@ -31,9 +29,9 @@ from synapse_diffusion.store.embeddings import (
     write_embeddings,
 )
 from synapse_diffusion.store.files import locked, read_table
+from synapse_diffusion.store.pictures import find_images, images_root, load_picture
 from synapse_diffusion.types import NOT_AVAILABLE, Progress, Say
 
-SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 PART: Final = 256  # images whose vectors are written at once: what a kill costs at most
 
 
@@ -61,7 +59,7 @@ def embed(recipe: Recipe, say: Say, progress: Progress) -> tuple[Path, Embedding
     cannot be read or two of one name, `BusyError` while another process writes this table, and what `build_encoder`
     raises.
     """
-    root = Path(recipe.paths.images) if recipe.paths.images else Path(recipe.paths.bids) / "stimuli"
+    root = images_root(recipe.paths)
     files = find_images(root)
     use_threads(recipe.execution.threads)
     encoder = build_encoder(recipe.embed, choose_device(recipe.execution.device))
@@ -79,42 +77,6 @@ def embed(recipe: Recipe, say: Say, progress: Progress) -> tuple[Path, Embedding
         raise MissingError(
             f"{folder}: cannot be written: {error.strerror}; free some space or set paths.embeddings"
         ) from None
-
-
-def find_images(root: Path) -> list[Path]:
-    """All picture files below a folder. Raises `DataError` where there is none, or two have one stem."""
-    if not root.is_dir():
-        raise DataError(f"{root}: no such folder; set paths.images to the stimulus images")
-    found = sorted(
-        path
-        for path in root.rglob("*")
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and not path.is_dir()
-    )
-    if not found:
-        raise DataError(f"{root}: no pictures ({', '.join(sorted(SUFFIXES))}) in it; set paths.images")
-    of_stem: dict[str, Path] = {}
-    for path in found:
-        other = of_stem.setdefault(path.stem, path)
-        if other != path:
-            raise DataError(
-                f"{root}: {other.relative_to(root)} and {path.relative_to(root)} would both be image {path.stem}; "
-                "rename or remove one"
-            )
-    return found
-
-
-def load_picture(path: Path) -> Image.Image:
-    """A picture in RGB. Raises `DataError` naming it where it cannot be read."""
-    try:
-        with Image.open(io.BytesIO(path.read_bytes())) as picture:
-            if picture.mode.startswith(("I", "F")):
-                raise ValueError(f"mode {picture.mode} has no fixed white; save it with 8 bits a colour")
-            if picture.mode == "P" and "transparency" in picture.info:
-                return picture.convert("RGBA").convert("RGB")
-            return picture.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = f"{path.name} is no picture" if isinstance(error, UnidentifiedImageError) else str(error)
-        raise DataError(f"{path}: cannot be read as a picture ({reason}); replace or remove it") from None
 
 
 def _embedded(

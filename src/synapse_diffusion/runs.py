@@ -21,7 +21,7 @@ from safetensors.torch import load_file as load_torch_file
 from safetensors.torch import save_file as save_torch_file
 
 from synapse_diffusion.config import Recipe, dump_recipe, load_recipe
-from synapse_diffusion.config.tree import digest_of
+from synapse_diffusion.config.tree import PICTURES, digest_of
 from synapse_diffusion.errors import MissingError, RunError
 from synapse_diffusion.metrics import Score
 from synapse_diffusion.signal.scaling import Scaler
@@ -156,8 +156,11 @@ class Run:
         write_table(table, path)
 
     def write_scores(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """`scores.json`: one row a figure."""
-        write_json({"version": SCORES_VERSION, "rows": list(rows)}, self.folder / "scores.json")
+        """`scores.json`: one row a figure. Rows that are there of other tasks stay."""
+        tasks = {row["task"] for row in rows}
+        there = self.read_scores() if (self.folder / "scores.json").exists() else []
+        kept = [row for row in there if row["task"] not in tasks]
+        write_json({"version": SCORES_VERSION, "rows": [*kept, *rows]}, self.folder / "scores.json")
 
     def read_scores(self) -> list[dict[str, Any]]:
         """The rows of scores.json. Raises `RunError` where it is missing or damaged."""
@@ -203,11 +206,15 @@ def prepare_run(
     run = run_of(recipe, name, contents)
     if not write:
         return run
+    content = {"recipe_digest": recipe.digest(), "trained_with": _trained_with(dump_recipe(recipe))}
+    begin_run(run, recipe, command, {**content, "stores": dict(contents), **about})
+    return run
+
+
+def begin_run(run: Run, recipe: Recipe, command: str, about: Mapping[str, Any]) -> None:
+    """Make a run's folder, with recipe and provenance."""
     provenance = {
         "command": command,
-        "recipe_digest": recipe.digest(),
-        "trained_with": _trained_with(dump_recipe(recipe)),
-        "stores": dict(contents),
         **about,
         "versions": {package: _version(package) for package in PACKAGES},
         "python": platform.python_version(),
@@ -221,7 +228,6 @@ def prepare_run(
         write_json(provenance, run.folder / "provenance.json")
     except OSError as error:
         raise MissingError(f"{run.folder}: cannot be written: {error.strerror}; set paths.runs elsewhere") from None
-    return run
 
 
 def save_atomically(arrays: Mapping[str, Any], path: Path, metadata: Mapping[str, str] | None = None) -> None:
@@ -252,9 +258,10 @@ def load_tensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _trained_with(recipe_toml: str) -> str:
-    """Digest of the text's settings but those of paths, execution and evaluation; defaults that come later are none."""
+    """Digest of the text's settings but those that change no decoder; defaults that come later are none."""
     tree = tomllib.loads(recipe_toml)
-    return digest_of({key: value for key, value in tree.items() if key not in ("paths", "execution", "evaluate")})
+    free = ("paths", "execution", "evaluate", *PICTURES)
+    return digest_of({key: value for key, value in tree.items() if key not in free})
 
 
 def _version(package: str) -> str:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, cast
+from typing import Any, Final, Protocol, cast
 
 import numpy as np
 import torch
@@ -38,6 +38,57 @@ LARGEST_GRADIENT: Final = 5.0  # norm
 OnCheck = Callable[[int, dict[str, float]], None]
 
 
+class Schedule(Protocol):
+    """Settings of the steps, whatever is trained."""
+
+    @property
+    def steps(self) -> int: ...  # noqa: D102
+    @property
+    def checks(self) -> int: ...  # noqa: D102
+    @property
+    def patience(self) -> int: ...  # noqa: D102
+    @property
+    def learning_rate(self) -> float: ...  # noqa: D102
+    @property
+    def weight_decay(self) -> float: ...  # noqa: D102
+    @property
+    def ema(self) -> float: ...  # noqa: D102
+
+
+class Batches(Protocol):
+    """Where steps come from: each batch is a function of the step's number alone."""
+
+    def batches(self, start: int, stop: int) -> Iterator[Any]:
+        """This process's shares of the batches of these steps."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How one fit goes, whatever a batch is."""
+
+    settings: Schedule
+    execution: ExecutionSettings
+    key: tuple[int, ...]
+    checkpoint: Path
+    group: Group
+    requests: Requests
+    device: torch.device
+    n_steps: int | None = None
+    """Ends the schedule early: of a final fit, where nothing is chosen."""
+    branch: str = "train"
+    """Of the settings, for messages."""
+
+    @property
+    def last(self) -> int:
+        """The step at which it ends."""
+        return self.n_steps or self.settings.steps
+
+    @property
+    def every(self) -> int:
+        """Steps between two checks."""
+        return max(1, self.settings.steps // self.settings.checks)
+
+
 @dataclass(frozen=True)
 class Course:
     """What one fit goes by: data, what to train and to choose on, settings, random key, where its state is kept."""
@@ -55,50 +106,76 @@ class Course:
     """Ends the schedule early: of a final fit, where nothing is chosen."""
 
     @property
-    def last(self) -> int:
-        """The step at which it ends."""
-        return self.n_steps or self.settings.steps
-
-    @property
-    def every(self) -> int:
-        """Steps between two checks."""
-        return max(1, self.settings.steps // self.settings.checks)
+    def plan(self) -> Plan:
+        """What does not depend on what is decoded."""
+        device = next(iter(self.data.values())).epochs.device
+        return Plan(
+            self.settings, self.execution, self.key, self.checkpoint, self.group, self.requests, device, self.n_steps
+        )
 
 
 def fit(
     learner: Learner, course: Course, cell_of: Callable[[str], NDArray[np.int64]], on_check: OnCheck
 ) -> list[dict[str, float]]:
+    """Train a decoder in place and keep the averaged weights of the best validation loss; returns the curve.
+
+    `cell_of`: trials (by modality) of equal number have equal mean responses.
+    """
+    size = batch_size(course.settings, len(course.training), course.group)
+    feed = Feed(course.data, course.training, course.settings, size, course.key, course.group)
+    validation = course.validation
+
+    def judge(trained: torch.nn.Module) -> Judged:
+        assert validation is not None
+        out_ND, target_N = outputs(trained, validation, course.data, course.group)
+        return learner.objective.judge(out_ND, target_N)
+
+    return take_steps(
+        learner, course.plan, feed, judge if validation is not None else None, on_check,
+        begin=lambda: begin_fit(learner, course.data, course.training, course.key, cell_of), to_compile=learner.network,
+    )  # fmt: skip
+
+
+class Trainable(Protocol):
+    """A module whose `forward(batch, progress)` is the loss of this process's share at that share of the steps."""
+
+    def optimizer(self, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
+        """Of its parameters."""
+
+
+def take_steps(
+    learner: torch.nn.Module, plan: Plan, feed: Batches, validate: Callable[[torch.nn.Module], Judged] | None,
+    on_check: OnCheck, *, begin: Callable[[], None], to_compile: torch.nn.Module,
+) -> list[dict[str, float]]:  # fmt: skip
     """Train in place and keep the averaged weights of the best validation loss; returns the curve.
 
-    Without validation the averaged weights after the last step are kept. Everything random in a step comes from
+    Without `validate` the averaged weights after the last step are kept. Everything random in a step comes from
     `key` and the step's number: a fit that is killed and started again goes on from its checkpoint and ends with the
-    same bits, and processes that share batches end where one would. `cell_of`: trials (by modality) of equal number
-    have equal mean responses.
+    same bits, and processes that share batches end where one would. `learner` is a `Trainable`; `begin` is called
+    before the first step.
     """
-    settings, device = course.settings, next(iter(course.data.values())).epochs.device
-    learner.to(device)
-    fresh = not course.checkpoint.exists()
+    settings = plan.settings
+    learner.to(plan.device)
+    fresh = not plan.checkpoint.exists()
     if fresh:
         with freed_memory_kept():
-            begin_fit(learner, course.data, course.training, course.key, cell_of)
-    trained = wrap(learner, course.group, course.execution.sharding)
-    if course.execution.compile:
-        learner.network.compile(options={"fallback_random": True})  # dropout draws as it does uncompiled
-    optimizer = learner.optimizer(settings.learning_rate, settings.weight_decay)
+            begin()
+    trained = wrap(learner, plan.group, plan.execution.sharding)
+    if plan.execution.compile:
+        to_compile.compile(options={"fallback_random": True})  # dropout draws as it does uncompiled
+    optimizer = cast("Trainable", learner).optimizer(settings.learning_rate, settings.weight_decay)
     parameters = dict(learner.named_parameters())
     ema = {name: p.detach().clone() for name, p in parameters.items()}
     kept = Kept(learner, optimizer, ema, {name: value.clone() for name, value in ema.items()})
-    state = State() if fresh else kept.load(course.checkpoint)
-    size = batch_size(settings, len(course.training), course.group)
-    feed = Feed(course.data, course.training, settings, size, course.key, course.group)
-    with course.requests.answered_by_steps() as requests, freed_memory_kept():
-        while state.step < course.last and state.since_best < settings.patience:
-            stop = min((state.step // course.every + 1) * course.every, course.last)
-            _stretch(trained, kept, course, feed, state, stop, requests)
-            row = _check(trained, kept, course, state)
+    state = State() if fresh else kept.load(plan.checkpoint)
+    with plan.requests.answered_by_steps() as requests, freed_memory_kept():
+        while state.step < plan.last and state.since_best < settings.patience:
+            stop = min((state.step // plan.every + 1) * plan.every, plan.last)
+            _stretch(trained, kept, plan, feed, state, stop, requests)
+            row = _check(trained, kept, plan, state, validate)
             on_check(state.step, row)
-            if requests.due(course.group):
-                kept.save(course.checkpoint, state, course.group)
+            if requests.due(plan.group):
+                kept.save(plan.checkpoint, state, plan.group)
                 requests.saved()
     with torch.no_grad():
         for name, parameter in parameters.items():
@@ -143,20 +220,19 @@ def _some(examples: Examples, n: int, rng: np.random.Generator) -> Asked:
 
 
 def _stretch(
-    trained: torch.nn.Module, kept: Kept, course: Course, feed: Feed, state: State, stop: int, requests: Requests
+    trained: torch.nn.Module, kept: Kept, plan: Plan, feed: Batches, state: State, stop: int, requests: Requests
 ) -> None:
     """Steps until the next check."""
-    settings = course.settings
+    settings = plan.settings
     averages, weights = list(kept.ema.values()), list(kept.module.parameters())
     averaging = cast("Callable[[float], Callable[..., None]]", get_ema_multi_avg_fn)
-    device = next(iter(feed.data.values())).epochs.device
-    exact = torch.float32 if device.type == "mps" else torch.float64  # a sum in two parts is then the same sum
-    total = torch.zeros((), device=device, dtype=exact)
+    exact = torch.float32 if plan.device.type == "mps" else torch.float64  # a sum in two parts is then the same sum
+    total = torch.zeros((), device=plan.device, dtype=exact)
     trained.train()
     for batch in feed.batches(state.step, stop):
         for group in kept.optimizer.param_groups:
             group["lr"] = settings.learning_rate * _schedule(state.step, settings.steps)
-        torch.manual_seed(seed_of(*course.key, 1, state.step))
+        torch.manual_seed(seed_of(*plan.key, 1, state.step))
         loss: Tensor = trained(batch, state.step / settings.steps)
         kept.optimizer.zero_grad()
         torch.autograd.backward(loss)
@@ -167,24 +243,26 @@ def _stretch(
         total += loss.detach()
         state.step += 1
         state.since_check += 1
-        if wish := requests.heard(course.group):
+        if wish := requests.heard(plan.group):
             state.total_loss += float(total)
             total.zero_()
-            kept.save(course.checkpoint, state, course.group)
+            kept.save(plan.checkpoint, state, plan.group)
             requests.saved()
             if wish == SAVE_AND_END:
                 raise StoppedError(
-                    f"{course.checkpoint}: saved at step {state.step}; the same command goes on from there"
+                    f"{plan.checkpoint}: saved at step {state.step}; the same command goes on from there"
                 )
     state.total_loss += float(total)
 
 
-def _check(trained: torch.nn.Module, kept: Kept, course: Course, state: State) -> dict[str, float]:
+def _check(
+    trained: torch.nn.Module, kept: Kept, plan: Plan, state: State, validate: Callable[[torch.nn.Module], Judged] | None
+) -> dict[str, float]:
     """Validate the averaged weights, keep them if they are the best, and add a row to the curve."""
     judged = Judged(math.nan, math.nan)
-    if course.validation is not None:
-        judged = _validate(trained, kept, course, course.validation)
-    better = course.validation is None or judged.loss < state.best_loss
+    if validate is not None:
+        judged = _validated(trained, kept, validate)
+    better = validate is None or judged.loss < state.best_loss
     if better:
         kept.best = {name: value.clone() for name, value in kept.ema.items()}
         state.best_loss = judged.loss
@@ -199,22 +277,21 @@ def _check(trained: torch.nn.Module, kept: Kept, course: Course, state: State) -
     state.curve.append(row)
     if not math.isfinite(row["train_loss"]):
         raise RunError(
-            f"training diverged before step {state.step}; lower train.learning_rate = {course.settings.learning_rate:g}"
+            f"training diverged before step {state.step}; lower {plan.branch}.learning_rate = "
+            f"{plan.settings.learning_rate:g}"
         )
     return row
 
 
 @torch.no_grad()
-def _validate(trained: torch.nn.Module, kept: Kept, course: Course, validation: Asked) -> Judged:
+def _validated(trained: torch.nn.Module, kept: Kept, validate: Callable[[torch.nn.Module], Judged]) -> Judged:
     """What the averaged weights make of validation."""
     parameters = dict(kept.module.named_parameters())
     current = {name: p.detach().clone() for name, p in parameters.items()}
     for name, parameter in parameters.items():
         parameter.copy_(kept.ema[name])
     trained.eval()
-    out_ND, target_N = outputs(trained, validation, course.data, course.group)
-    assert isinstance(kept.module, Learner)
-    judged = kept.module.objective.judge(out_ND, target_N)
+    judged = validate(trained)
     for name, parameter in parameters.items():
         parameter.copy_(current[name])
     return judged

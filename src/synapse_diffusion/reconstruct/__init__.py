@@ -1,0 +1,1 @@
+"""A decoder run and a generator -> pictures of what was seen, beside their controls, and scores."""

@@ -1,0 +1,179 @@
+"""The image generator: a diffusion transformer given conditions; trained in steps, and asked for pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from synapse_diffusion.config import GeneratorSettings, ReconstructSettings
+from synapse_diffusion.diffusion.guidance import guided
+from synapse_diffusion.diffusion.processes import Cosine, Process, RectifiedFlow
+from synapse_diffusion.diffusion.samplers import ddim, dpm_solver_pp_2m, euler_flow, even_times, heun_flow
+from synapse_diffusion.diffusion.training import denoising_loss, logit_normal_times, spread_times
+from synapse_diffusion.errors import SettingsError
+from synapse_diffusion.models.conditioning import Condition
+from synapse_diffusion.models.dit import DiT
+from synapse_diffusion.parallel import Group, gather
+from synapse_diffusion.training.conditions import LOW, Conditions, doubted
+from synapse_diffusion.training.objectives import Judged
+
+ORDER, DRAW = 7, 8  # streams of random numbers
+FLOW_SAMPLERS: Final = ("euler_flow", "heun_flow")
+DECAY: Final = (3.0, 300.0)  # components over which a doubtful condition loses its accuracy, drawn log-uniformly
+
+
+@dataclass(frozen=True)
+class Strokes:
+    """One step's share: latents (B, C, H, W), their noise and times, conditions and which of them are known."""
+
+    x0: Tensor
+    noise: Tensor
+    t_B: Tensor
+    condition: Condition
+
+
+class Painter(nn.Module):
+    """The network and what it is trained by; `forward` is the loss of the whole batch, from this process's share."""
+
+    def __init__(
+        self, settings: GeneratorSettings, shape: tuple[int, int, int], sizes: Mapping[str, int], group: Group
+    ) -> None:
+        """`shape` of the latents; `sizes`: components of each condition."""
+        super().__init__()
+        self.settings, self.shape, self._group = settings, shape, group
+        vectors = {name: size for name, size in sizes.items() if name != LOW}
+        if settings.width % settings.heads or settings.width % 4 or shape[1] % settings.patch:
+            raise SettingsError(
+                f"generator: {settings.heads} heads and 4 must divide width = {settings.width}, and patch = "
+                f"{settings.patch} the {shape[1]} latents a side"
+            )
+        self.network = DiT(
+            shape, vectors, 3 if LOW in sizes else 0, width=settings.width, depth=settings.depth, heads=settings.heads,
+            patch=settings.patch,
+        )  # fmt: skip
+        self.process: Process = RectifiedFlow() if settings.prediction == "flow" else Cosine()
+
+    def forward(self, strokes: Strokes, progress: float | None) -> Tensor:
+        """The loss; without progress, of validation."""
+        loss = denoising_loss(
+            self.network, self.process, strokes.x0, strokes.condition, strokes.noise, strokes.t_B,
+            self.settings.min_snr or None,
+        )  # fmt: skip
+        return gather(loss.reshape(1, 1), self._group).mean()
+
+    def optimizer(self, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
+        """AdamW."""
+        return torch.optim.AdamW(self.parameters(), lr=learning_rate, weight_decay=weight_decay)
+
+
+@dataclass(frozen=True)
+class Easel:
+    """Steps' batches of latents (N, C, H, W) and conditions: each a function of the step's number alone."""
+
+    latents: Tensor
+    conditions: Conditions
+    components: Mapping[str, Tensor]
+    settings: GeneratorSettings
+    key: tuple[int, ...]
+    group: Group
+
+    @property
+    def size(self) -> int:
+        """Pictures a step."""
+        return min(self.settings.batch, len(self.latents)) // self.group.size * self.group.size
+
+    def batches(self, start: int, stop: int) -> Iterator[Strokes]:
+        """This process's shares."""
+        per_pass = max(1, len(self.latents) // self.size)
+        known, order = -1, np.empty(0, np.int64)
+        for step in range(start, stop):
+            number, k = divmod(step, per_pass)
+            if number != known:
+                order = np.random.default_rng([*self.key, ORDER, number]).permutation(len(self.latents))
+                known = number
+            yield self.make(order[k * self.size : (k + 1) * self.size], step, self.settings.dropout)
+
+    def make(self, rows: NDArray[np.int64], step: int, dropout: float) -> Strokes:
+        """A batch of these rows: everything random is drawn for the whole of it, on the CPU."""
+        seed = int(np.random.SeedSequence([*self.key, DRAW, step]).generate_state(1)[0])
+        draws, n = torch.Generator().manual_seed(seed), len(rows)
+        share, device = self.group.share(n), self.latents.device
+        noise = torch.randn(n, *self.latents.shape[1:], generator=draws)
+        t_B = self._times(n, draws)
+        values, present = {}, {}
+        for name, z_NE in self.components.items():
+            z_BE = self._doubted(z_NE[rows].cpu(), draws)
+            values[name] = z_BE[share].to(device)
+            present[name] = (torch.rand(n, generator=draws) >= dropout)[share].to(device)
+        return Strokes(
+            self.latents[rows][share], noise[share].to(device), t_B[share].to(device),
+            network_condition(self.conditions, values, present),
+        )  # fmt: skip
+
+    def _times(self, n: int, draws: torch.Generator) -> Tensor:
+        if self.settings.prediction == "flow":
+            return logit_normal_times(torch.randn(n, generator=draws))
+        return spread_times(torch.rand(n, generator=draws))
+
+    def _doubted(self, z_BE: Tensor, draws: torch.Generator) -> Tensor:
+        n, (low, high) = len(z_BE), DECAY
+        share_B1, where_B1, chosen_B1 = (torch.rand(n, 1, generator=draws) for _ in range(3))
+        decay_B1 = low * (high / low) ** where_B1
+        noisy_BE = doubted(z_BE, share_B1, decay_B1, torch.randn(z_BE.shape, generator=draws))
+        return torch.where(chosen_B1 < self.settings.doubt, noisy_BE, z_BE)
+
+
+def network_condition(
+    conditions: Conditions, components: Mapping[str, Tensor], present: Mapping[str, Tensor]
+) -> Condition:
+    """Components as the network takes them: `low` as an image."""
+    values = {("image" if n == LOW else n): conditions.low_images(z) if n == LOW else z for n, z in components.items()}
+    return Condition(values, {("image" if n == LOW else n): p for n, p in present.items()})
+
+
+def judge(trained: nn.Module, easel: Easel) -> Judged:
+    """Loss of all its pictures under noise that is always the same; conditions are known."""
+    losses, n = [], easel.size
+    for start in range(0, len(easel.latents) - n + 1, n):
+        losses.append(float(trained(easel.make(np.arange(start, start + n), start, 0.0), None)))
+    loss = float(np.mean(losses))
+    return Judged(loss, -loss)
+
+
+@torch.no_grad()
+def paint(
+    painter: Painter, conditions: Conditions, components: Mapping[str, Tensor], noise_BCHW: Tensor,
+    settings: ReconstructSettings,
+) -> Tensor:  # fmt: skip
+    """Latents (B, C, H, W) of conditions, from noise. Raises `SettingsError` for a sampler of the other kind."""
+    name, is_flow = settings.sampler, painter.settings.prediction == "flow"
+    if name == "auto":
+        name = "heun_flow" if is_flow else "dpm_solver_pp_2m"
+    if (name in FLOW_SAMPLERS) != is_flow:
+        raise SettingsError(
+            f"reconstruct.sampler = {name!r} is not one for a generator of prediction = {painter.settings.prediction!r}"
+        )
+    n = len(noise_BCHW)
+    condition = painter.network.embed(network_condition(conditions, components, {}), n)
+    null = painter.network.embed(Condition({}, {}), n)
+    denoise = guided(painter.network.denoise, condition, null, settings.guidance)
+    times = even_times(settings.sampling_steps)
+    if name in FLOW_SAMPLERS:
+        return (euler_flow if name == "euler_flow" else heun_flow)(denoise, noise_BCHW, times)
+    return (ddim if name == "ddim" else dpm_solver_pp_2m)(denoise, noise_BCHW, times, painter.process)
+
+
+def noise_of(seed: int, image_ids: list[str], sample: int, shape: tuple[int, int, int]) -> Tensor:
+    """Noise (B, C, H, W) that follows from seed, image and sample alone."""
+    draws = []
+    for image in image_ids:
+        entropy = [seed, sample, *image.encode()]
+        state = int(np.random.SeedSequence(entropy).generate_state(1)[0])
+        draws.append(torch.randn(shape, generator=torch.Generator().manual_seed(state)))
+    return torch.stack(draws)
