@@ -216,6 +216,25 @@ def adapt(
 
 
 @app.command()
+def reconstruct(
+    run: Annotated[Path, typer.Argument(help="Folder of a trained run that retrieves images (target.task).")],
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="A.B=VALUE", help="Another setting of reconstruct.* or generator.*."),
+    ] = None,
+) -> None:
+    """Draw the test pictures from the brain's signal, beside controls, and score them; `train generator` first.
+
+    The same command goes on where it was interrupted.
+    """
+    from synapse_diffusion.reconstruct import reconstruct
+
+    with _progress() as progress:
+        folder, rows = reconstruct(run, set_ or (), _say, progress)
+    _print_pictures(rows, folder)
+
+
+@app.command()
 def run(recipe: RecipeArgument, set_: SetOption = None) -> None:
     """Convert, train and evaluate."""
     from synapse_diffusion.config import load_recipe
@@ -413,6 +432,26 @@ def _print_scores(rows: list[dict[str, Any]], folder: Path) -> None:
     for path in sorted((folder / "figures").glob("*.png")):
         _say(str(path))
     _say(str(folder / "scores.json"))
+
+
+def _print_pictures(rows: list[dict[str, Any]], folder: Path) -> None:
+    """Every source's figures over all people, then what the brain adds, and where the pictures are."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="reconstructions of the test images")
+    for name in ("pictures from", "repeats", "metric", "value", "95 % interval", "chance", "p"):
+        table.add_column(name, justify="left" if name in ("pictures from", "metric") else "right")
+    for row in rows:
+        if row["person"] != "all" or row["metric"] not in ("pixcorr", "ssim", "two_way pixels", "two_way gist"):
+            continue
+        interval = "" if row["low"] is None else f"{row['low']:.3f} .. {row['high']:.3f}"
+        p = "" if row["p"] is None else f"{row['p']:.4f}"
+        values = (f"{row['value']:.3f}", interval, f"{row['chance']:.3f}", p)
+        table.add_row(row["model"].replace("_", " "), str(row["k_repeats"] or ""), row["metric"], *values)
+    Console(width=None if sys.stdout.isatty() else 130).print(table)
+    for path in sorted(folder.glob("*.png")):
+        _say(str(path))
 
 
 def _print_info(found: Info) -> None:

@@ -1,1 +1,5 @@
 """A decoder run and a generator -> pictures of what was seen, beside their controls, and scores."""
+
+from synapse_diffusion.reconstruct.stage import reconstruct
+
+__all__ = ["reconstruct"]

@@ -1,0 +1,78 @@
+"""Pictures of a table of conditions, each in a file of its own: what is there already is not drawn again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from synapse_diffusion.config import ReconstructSettings
+from synapse_diffusion.store.embeddings import EmbeddingTable
+from synapse_diffusion.training.painter import noise_of, paint
+from synapse_diffusion.training.pictured import Generator
+from synapse_diffusion.types import Progress
+
+Pictures = NDArray[np.uint8]
+
+
+def draw(
+    generator: Generator, table: EmbeddingTable, settings: ReconstructSettings, folder: Path, progress: Progress
+) -> Pictures:
+    """Pictures (N, S, 3, H, W) of the table's rows, kept in `folder` as SOURCE/PERSON/kK/IMAGE-SAMPLE.png.
+
+    The noise follows from seed, image and sample, and parts are always the same rows: killed and started again, the
+    same files come out.
+    """
+    jobs = [(row, sample) for row in range(len(table.rows)) for sample in range(settings.samples)]
+    paths = [_path(folder, table, row, sample) for row, sample in jobs]
+    for start in range(0, len(jobs), settings.batch):
+        progress("drawing pictures", start, len(jobs))
+        part = slice(start, start + settings.batch)
+        if all(path.exists() for path in paths[part]):
+            continue
+        for picture_3HW, path in zip(_painted(generator, table, settings, jobs[part]), paths[part], strict=True):
+            save_picture(picture_3HW, path)
+    progress("drawing pictures", len(jobs), len(jobs))
+    flat = np.stack([read_picture(path) for path in paths])
+    return flat.reshape(len(table.rows), settings.samples, *flat.shape[1:])
+
+
+def _painted(
+    generator: Generator, table: EmbeddingTable, settings: ReconstructSettings, jobs: Sequence[tuple[int, int]]
+) -> Pictures:
+    device = next(generator.painter.parameters()).device
+    images = table.rows["image_id"].to_numpy(dtype=str)
+    noise = [noise_of(settings.seed, [images[row]], sample, generator.painter.shape) for row, sample in jobs]
+    rows = [row for row, _ in jobs]
+    components = {name: torch.from_numpy(z[rows]).to(device) for name, z in table.vectors.items()}
+    latents = paint(generator.painter, generator.conditions, components, torch.cat(noise).to(device), settings)
+    return as_bytes(generator.autoencoder.decode(latents))
+
+
+def as_bytes(images_B3HW: torch.Tensor) -> Pictures:
+    """Images in 0..1 as bytes."""
+    return np.asarray((images_B3HW.cpu() * 255).round().clamp(0, 255).to(torch.uint8).numpy())
+
+
+def _path(folder: Path, table: EmbeddingTable, row: int, sample: int) -> Path:
+    values = table.rows.iloc[row]
+    person = str(values["person"]).replace("/", "-")
+    return folder / str(values["source"]) / person / f"k{values['k_repeats']}" / f"{values['image_id']}-{sample}.png"
+
+
+def save_picture(picture_3HW: Pictures, path: Path) -> None:
+    """As PNG, whole or not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    Image.fromarray(np.ascontiguousarray(picture_3HW.transpose(1, 2, 0))).save(part, format="png")
+    part.rename(path)
+
+
+def read_picture(path: Path) -> Pictures:
+    """(3, H, W)."""
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("RGB")).transpose(2, 0, 1)

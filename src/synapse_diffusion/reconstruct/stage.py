@@ -1,0 +1,207 @@
+"""Reconstruct every test picture of a run, beside controls of the same seeds, and score all of them."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from synapse_diffusion.config import Recipe, dump_recipe, parse_recipe
+from synapse_diffusion.config.tree import PICTURES, digest_of
+from synapse_diffusion.encoders.features import Column, Missing
+from synapse_diffusion.errors import RunError, SettingsError
+from synapse_diffusion.figures import draw_bars, draw_pictures
+from synapse_diffusion.parallel import choose_device
+from synapse_diffusion.reconstruct.brain import fit_predictor
+from synapse_diffusion.reconstruct.drawing import as_bytes, draw
+from synapse_diffusion.reconstruct.scoring import Drawn, columns_of, score
+from synapse_diffusion.reconstruct.tables import condition_table
+from synapse_diffusion.runs import open_run
+from synapse_diffusion.store.embeddings import EmbeddingTable, write_embeddings
+from synapse_diffusion.store.files import write_json
+from synapse_diffusion.training.pictured import (
+    Files,
+    Generator,
+    check_recipe,
+    generator_run,
+    open_generator,
+    picture_parts,
+)
+from synapse_diffusion.training.trained import Trained, open_trained
+from synapse_diffusion.types import Progress, Say
+
+PAGE: Final = 12  # images a grid
+FREE: Final = ("batch", "darknet", "clip", "networks")
+"""Settings that change no picture."""
+
+
+def reconstruct(
+    folder: Path, overrides: Sequence[str], say: Say, progress: Progress
+) -> tuple[Path, list[dict[str, Any]]]:
+    """Draw, score, and return the folder of the pictures and the rows that are added to the run's scores.json.
+
+    `overrides`: other settings of the branches `generator` and `reconstruct` than the run's. Raises `RunError` where
+    the run or its generator is missing or unfit, `SettingsError`, `StoreError`, `DataError`.
+    """
+    recipe = _recipe(folder, overrides)
+    check_recipe(recipe)
+    trained = open_trained(folder, progress)
+    if trained.setting.sources.is_fusion:
+        raise RunError(f"{folder}: a fusion of EEG and MEG; reconstruct from a run of one modality")
+    table, files, settings = trained.setting.task.table, Files.below(recipe), recipe.reconstruct
+    assert table is not None
+    parts = picture_parts(table, trained.setting.sources, trained.folds)
+    made, digest = generator_run(recipe, table, [*parts.train, *parts.validation], files)
+    if not made.folder.exists():
+        raise RunError(
+            f"{made.folder}: missing; run `synapse-diffusion train generator` with the recipe of {folder} (and its "
+            "settings of the branch generator)"
+        )
+    generator = open_generator(made.folder, digest, choose_device(recipe.execution.device))
+    truth = generator.conditions.of_images(table, files.small(list(table.rows["image_id"]), recipe.generator.size))
+    choices = {name: value for name, value in settings.model_dump(mode="json").items() if name not in FREE}
+    key = digest_of({"reconstruct": choices, "generator": digest, "run": recipe.digest()})
+    out = folder / f"reconstruction-{key[:8]}"
+    drafts = _conditions(trained, truth, generator, recipe, out, progress)
+    pictures = draw(generator, drafts, settings, out / "pictures", progress)
+    say(f"{pictures.shape[0] * pictures.shape[1]} pictures of {len(parts.test)} images in {out / 'pictures'}")
+    small = dict(zip(parts.test, files.small(parts.test, recipe.generator.size), strict=True))
+    drawn = _groups(drafts, pictures)
+    images = drawn[0].images
+    seen = {name: small[name] for name in images}
+    drawn += _bounds(generator, seen)
+    drawn += _nearest(drafts, truth, parts.train, files, recipe.generator.size)
+    progress("scoring pictures", 0, 1)
+    columns = columns_of(settings, torch.device("cpu"))
+    category = _categories(trained, images)
+    [modality] = trained.setting.sources.of
+    rows = score(drawn, seen, category, columns, recipe.evaluate, modality)
+    trained.run.write_scores(rows)
+    _write_columns(columns, out, say)
+    _draw_grids(drawn, seen, out)
+    _draw_headline(rows, out)
+    progress("scoring pictures", 1, 1)
+    return out, rows
+
+
+def _recipe(folder: Path, overrides: Sequence[str]) -> Recipe:
+    """The run's recipe with other settings of pictures. Raises `SettingsError` for settings of the decoder."""
+    for override in overrides:
+        if override.partition(".")[0].strip() not in (*PICTURES, "paths", "execution"):
+            raise SettingsError(
+                f"--set {override}: the run is trained; only {', '.join(PICTURES)}, paths and execution can change"
+            )
+    return parse_recipe(tomllib.loads(dump_recipe(open_run(folder).recipe)), overrides, where=str(folder))
+
+
+def _conditions(
+    trained: Trained, truth: EmbeddingTable, generator: Generator, recipe: Recipe, out: Path, progress: Progress
+) -> EmbeddingTable:
+    """What is drawn from; kept beside the pictures."""
+    predictors = []
+    for number in range(len(trained.folds)):
+        progress("regressing conditions", number, len(trained.folds))
+        predictors.append(fit_predictor(trained, number, truth, generator.conditions, recipe.reconstruct))
+    table = condition_table(trained, predictors, truth, generator.conditions, recipe.reconstruct)
+    out.mkdir(parents=True, exist_ok=True)
+    write_embeddings(table, out / "conditions")
+    return table
+
+
+def _groups(table: EmbeddingTable, pictures: NDArray[np.uint8]) -> list[Drawn]:
+    """Pictures by source, person and k, images in order."""
+    found = []
+    for (source, person, k), rows in table.rows.groupby(["source", "person", "k_repeats"], sort=False):
+        rows = rows.sort_values("image_id")
+        who = "all" if source in ("none", "true") else str(person)
+        images = rows["image_id"].to_numpy(dtype=str)
+        found.append(Drawn(str(source), who, int(str(k)), images, pictures[rows.index.to_numpy()]))
+    return found
+
+
+def _bounds(generator: Generator, seen: Mapping[str, NDArray[np.uint8]]) -> list[Drawn]:
+    """The seen pictures through the autoencoder alone: no generator can do better."""
+    images = np.array(sorted(seen))
+    stack = torch.from_numpy(np.stack([seen[name] for name in images])).float() / 255
+    found = [as_bytes(generator.autoencoder.decode(generator.autoencoder.encode(p))) for p in torch.split(stack, 64)]
+    return [Drawn("autoencoder", "all", 0, images, np.concatenate(found)[:, None])]
+
+
+def _nearest(
+    table: EmbeddingTable, truth: EmbeddingTable, train: Sequence[str], files: Files, size: int
+) -> list[Drawn]:
+    """The training image whose conditions are nearest to the predicted ones (largest cosine): what retrieval gives."""
+    pool = truth.select(train)
+    pool_KD = np.concatenate(list(pool.vectors.values()), 1)
+    pool_KD = pool_KD / np.linalg.norm(pool_KD, axis=1, keepdims=True)
+    pictures = files.small(train, size)
+    found = []
+    brain = table.rows[table.rows["source"] == "brain"]
+    for (person, k), rows in brain.groupby(["person", "k_repeats"], sort=False):
+        rows = rows.sort_values("image_id")
+        own = np.concatenate([v[rows.index.to_numpy()] for v in table.vectors.values()], 1)
+        best = (own @ pool_KD.T).argmax(1)
+        images = rows["image_id"].to_numpy(dtype=str)
+        found.append(Drawn("nearest", str(person), int(str(k)), images, pictures[best][:, None]))
+    return found
+
+
+def _categories(trained: Trained, images: Sequence[str] | NDArray[np.str_]) -> dict[str, str]:
+    """The trial table's label of each image, where the data set has one."""
+    [source] = trained.setting.sources.of.values()
+    label = dict(zip(source.trials["image_id"], source.trials["label"], strict=True))
+    return {str(i): str(label[i]) for i in images if label.get(i, "n/a") != "n/a"}
+
+
+def _write_columns(columns: Sequence[Column | Missing], out: Path, say: Say) -> None:
+    """`columns.json`: which networks figures are of, and which are missing and why."""
+    there = [column.about for column in columns if isinstance(column, Column)]
+    missing = {column.name: column.why for column in columns if isinstance(column, Missing)}
+    write_json({"columns": there, "missing": missing}, out / "columns.json")
+    if missing:
+        say(f"columns without weights here: {', '.join(missing)} (why: {out / 'columns.json'})")
+
+
+def _draw_grids(drawn: Sequence[Drawn], seen: Mapping[str, NDArray[np.uint8]], out: Path) -> None:
+    """Pages of all test images: seen, reconstructed by each person at the largest k, controls, bounds."""
+    images = sorted(seen)
+    largest = max(one.k_repeats for one in drawn)
+    first = drawn[0].person
+    columns: dict[str, NDArray[np.uint8]] = {"seen": np.stack([seen[name] for name in images])}
+    names = {"true": "true vector", "none": "no brain", "other_person": "other's\nweights"}
+    for one in drawn:
+        every = one.source == "brain"
+        if one.k_repeats not in (0, largest) or not (every or one.person in (first, "all")):
+            continue
+        at = {name: k for k, name in enumerate(one.images)}
+        if set(images) - set(at):
+            continue
+        order = [at[name] for name in images]
+        title = f"brain\nsub-{one.person}" if every else names.get(one.source, one.source)
+        columns[title] = one.pictures[order, 0]
+    for page, start in enumerate(range(0, len(images), PAGE)):
+        part = {name: pictures[start : start + PAGE] for name, pictures in columns.items()}
+        draw_pictures(part, out / f"grid_{page + 1:02d}.png")
+
+
+def _draw_headline(rows: Sequence[Mapping[str, Any]], out: Path) -> None:
+    """Brain minus no brain, and two-way identification of every source."""
+    largest = max((row["k_repeats"] for row in rows), default=0)
+    mine = [row for row in rows if row["person"] == "all" and row["k_repeats"] in (0, largest)]
+
+    def bar(name: str, row: Mapping[str, Any]) -> tuple[str, float, float, float]:
+        numbers = [float("nan") if row[key] is None else float(row[key]) for key in ("value", "low", "high")]
+        return (name, numbers[0], numbers[1], numbers[2])
+
+    beyond = [bar(row["metric"], row) for row in mine if row["model"] == "brain - none"]
+    if beyond:
+        draw_bars(beyond, 0.0, f"brain minus no brain, means of {largest}", out / "beyond_no_brain.png")
+    two_way = [
+        bar(row["model"], row) for row in mine if row["metric"] == "two_way pixels" and " - " not in row["model"]
+    ]
+    draw_bars(two_way, 0.5, "two-way identification by pixels", out / "two_way.png")
