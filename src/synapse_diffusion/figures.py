@@ -386,7 +386,7 @@ def draw_pictures(columns: Mapping[str, NDArray[np.uint8]], path: Path) -> None:
     """A grid: each column's pictures (N, 3, H, W) below its name, one row an image; drawn without interpolation."""
     size = next(iter(columns.values())).shape
     scale = max(1, 64 // size[2])
-    figure = Figure(figsize=(1.0 * len(columns), 1.0 * size[0] + 0.6), layout="none")
+    figure = Figure(figsize=(1.0 * len(columns), 1.0 * size[0] + 0.6))
     top = 1 - 0.6 / (1.0 * size[0] + 0.6)
     for k, (name, pictures_N3HW) in enumerate(columns.items()):
         axis = figure.add_axes((k / len(columns), 0.0, 1 / len(columns), top))

@@ -49,16 +49,23 @@ class Run:
     @property
     def provenance(self) -> dict[str, Any]:
         """Versions, digests, classes. Raises `RunError` where it is missing or damaged."""
+        values = self.read_provenance()
+        if not all(isinstance(values.get(name), dict) for name in PROVENANCE):
+            raise RunError(
+                f"{self.folder / 'provenance.json'}: edited or damaged (it lacks {', '.join(PROVENANCE)}); train again"
+            )
+        return values
+
+    def read_provenance(self) -> dict[str, Any]:
+        """The same of a run of any kind, a generator's too."""
         try:
             values: dict[str, Any] = json.loads((self.folder / "provenance.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             raise RunError(
                 f"{self.folder}: not a run (no readable provenance.json); give a folder made by train"
             ) from None
-        if not (isinstance(values, dict) and all(isinstance(values.get(name), dict) for name in PROVENANCE)):
-            raise RunError(
-                f"{self.folder / 'provenance.json'}: edited or damaged (it lacks {', '.join(PROVENANCE)}); train again"
-            )
+        if not isinstance(values, dict):
+            raise RunError(f"{self.folder / 'provenance.json'}: edited or damaged; train again")
         return values
 
     def check_recipe(self) -> None:

@@ -20,7 +20,7 @@ from synapse_diffusion.config.tree import digest_of
 from synapse_diffusion.encoders.autoencoders import Autoencoder, build_autoencoder
 from synapse_diffusion.errors import DataError, RunError, SettingsError, SplitError
 from synapse_diffusion.parallel import Group
-from synapse_diffusion.runs import Run, load_tensors, open_run, save_atomically
+from synapse_diffusion.runs import Run, load_tensors, save_atomically
 from synapse_diffusion.splits import TEST, TRAIN, VALIDATION
 from synapse_diffusion.store.embeddings import EmbeddingTable
 from synapse_diffusion.store.pictures import find_images, images_root, small_pictures
@@ -156,8 +156,8 @@ def save_generator(run: Run, painter: Painter, conditions: Conditions, weights: 
 
 def open_generator(folder: Path, digest: str, device: torch.device) -> Generator:
     """The generator of a run. Raises `RunError` where it is missing, unfinished, or of other settings or data."""
-    run = open_run(folder)
-    provenance = run.provenance
+    run = Run(folder)
+    provenance = run.read_provenance()
     if provenance.get("generator_digest") != digest:
         raise RunError(
             f"{folder}: this generator was trained on another embedding table, other images or settings; train "
