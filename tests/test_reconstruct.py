@@ -14,16 +14,17 @@ import torch
 from safetensors.torch import load_file
 
 from conftest import quiet, small
-from synapse_diffusion.config import Recipe, parse_recipe
+from synapse_diffusion.config import ExecutionSettings, PriorSettings, Recipe, parse_recipe
 from synapse_diffusion.embed import embed
 from synapse_diffusion.errors import RunError, SettingsError, SplitError, StoreError, SynapseError
 from synapse_diffusion.generate import train_generator
 from synapse_diffusion.reconstruct import reconstruct
-from synapse_diffusion.reconstruct.brain import Calibration
+from synapse_diffusion.reconstruct.prior import fit_prior, sample_prior
 from synapse_diffusion.reconstruct.tables import dealt
 from synapse_diffusion.runs import Run
 from synapse_diffusion.store.embeddings import EmbeddingTable, open_embeddings, true_rows
 from synapse_diffusion.train import train
+from synapse_diffusion.training.brain import Calibration
 from synapse_diffusion.training.conditions import Axes, Conditions, doubted
 from synapse_diffusion.training.pictured import Parts, check_parts, open_generator
 
@@ -242,8 +243,8 @@ def test_min_snr_and_patience_are_noticed(made: tuple[Path, Run, Run], tmp_path:
 
 @pytest.mark.parametrize(
     "setting",
-    ["features=decoder", "k_repeats=[1]", "samples=1", 'controls=["none"]', "sampler=euler_flow", "sampling_steps=2",
-     "guidance=3.0", "seed=1"],
+    ["features=decoder", "prior=flow", "k_repeats=[1]", "samples=1", 'controls=["none"]', "sampler=euler_flow",
+     "sampling_steps=2", "guidance=3.0", "seed=1"],
 )  # fmt: skip
 def test_every_setting_of_reconstruct_is_noticed(
     made: tuple[Path, Run, Run], drawn: tuple[Path, list[dict[str, Any]]], tmp_path: Path, setting: str
@@ -252,6 +253,47 @@ def test_every_setting_of_reconstruct_is_noticed(
     folder, _ = reconstruct(tmp_path / "run", [f"reconstruct.{setting}"], quiet, quiet)
     assert folder.name != drawn[0].name
     assert files_of(folder / "pictures") != files_of(drawn[0] / "pictures")
+
+
+def test_a_prior_learns_what_was_left_open(tmp_path: Path) -> None:
+    """Half of the truth is said, half is a sign that is not: samples have that half at both ends, not in the middle."""
+    rng = np.random.default_rng(0)
+    said = np.repeat(rng.standard_normal((3000, 1)), 2, 1).astype(np.float32) * [1, 0]
+    true = said + np.stack([np.zeros(3000), np.where(rng.random(3000) < 0.5, 1.5, -1.5)], 1)
+    pairs = (said.astype(np.float32), true.astype(np.float32), rng.integers(0, 4, 3000))
+    settings = PriorSettings(steps=400, width=64, depth=2, learning_rate=3e-3, sampling_steps=12)
+    path = tmp_path / "prior.safetensors"
+    learner = fit_prior(pairs, settings, ExecutionSettings(), path, quiet)
+    asked = np.array([[1.0, 0.0]] * 200 + [[-1.0, 0.0]] * 200, dtype=np.float32)
+    images = [f"i{k}" for k in range(400)]
+    found = sample_prior(learner, asked, images, np.zeros(400, np.int64), 0, settings)
+    assert np.abs(found[:, 0] - asked[:, 0]).mean() < 0.25
+    assert (np.abs(np.abs(found[:, 1]) - 1.5) < 0.5).mean() > 0.75
+    assert 0.3 < (found[:, 1] > 0).mean() < 0.7
+    again = sample_prior(fit_prior(pairs, settings, ExecutionSettings(), path, quiet), asked[7:9], images[7:9],
+                         np.zeros(2, np.int64), 0, settings)  # fmt: skip
+    assert np.allclose(again, found[7:9], atol=1e-4)
+
+
+PRIOR = (
+    "width=24", "depth=2", "dropout=0.6", "folds=2", "steps=9", "checks=2", "batch=16", "learning_rate=0.01",
+    "weight_decay=1.0", "ema=0.5", "seed=1", "sampling_steps=3", "guidance=3.0",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("setting", PRIOR)
+def test_every_setting_of_the_prior_is_noticed(tmp_path: Path, setting: str) -> None:
+    rng = np.random.default_rng(0)
+    z = rng.standard_normal((200, 4)).astype(np.float32)
+    short = ["prior.steps=12", "prior.checks=3", "prior.width=16", "prior.depth=1", "prior.sampling_steps=4"]
+    found = []
+    for number, more in enumerate(([], [f"prior.{setting}"])):
+        settings = parse_recipe({}, [*short, *more]).prior
+        path = tmp_path / f"{number}.safetensors"
+        learner = fit_prior((z, z, np.arange(200) % settings.folds), settings,
+                            ExecutionSettings(), path, quiet)  # fmt: skip
+        found.append(sample_prior(learner, z[:5], list("abcde"), np.zeros(5, np.int64), 0, settings))
+    assert not np.array_equal(found[0], found[1]) or setting == "checks=2"
 
 
 def test_a_brain_that_says_nothing_is_no_better_than_none() -> None:

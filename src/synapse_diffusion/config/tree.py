@@ -41,7 +41,7 @@ DECODERS_WITH: Final = {
 """Settings of the branch `model` that not every decoder has."""
 
 
-PICTURES: Final = ("generator", "reconstruct")
+PICTURES: Final = ("generator", "prior", "reconstruct")
 """Branches that change no decoder."""
 LOWEST_HIGHPASS_HZ: Final = 0.01
 
@@ -628,12 +628,48 @@ class GeneratorSettings(Settings):
         return self
 
 
+class PriorSettings(Settings):
+    """`reconstruct.prior = "flow"`: from what a brain says of a picture to conditions that a picture may have."""
+
+    width: Annotated[int, Field(ge=8)] = 128
+    """Of the network (residual layers, modulated by time and by what the brain says)."""
+    depth: Count = 3
+    """Its layers."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of the training rows in which the brain is unknown (for guidance)."""
+    folds: Annotated[int, Field(ge=2)] = 4
+    """Parts of the training concepts; what a brain says of each comes from a regression fitted to the others."""
+    steps: Count = 600
+    """Steps of the optimizer."""
+    checks: Count = 10
+    """How often in these steps validation is looked at."""
+    patience: Count = 3
+    """Checks without a better validation loss before training stops."""
+    batch: Count = 128
+    """Rows a step."""
+    learning_rate: Positive = 1e-3
+    """Largest rate of the schedule (AdamW; warm-up, then half a cosine)."""
+    weight_decay: NotNegative = 0.01
+    """Of all weights."""
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    """Decay a step of the averaged weights that are validated and kept."""
+    sampling_steps: Count = 16
+    """Of Heun's method."""
+    guidance: NotNegative = 1.0
+    """Classifier-free guidance; 1: none."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Another seed, other weights to begin with, another order and noise."""
+
+
 class ReconstructSettings(Settings):
     """`reconstruct`: from test trials to pictures, and how good these are."""
 
     features: Literal["signal", "decoder"] = "signal"
     """What conditions are predicted from, by ridge regression fitted on training trials: time-binned signals, or the
     decoder's outputs (of training trials, where it can, those of the linear path that left their concept out)."""
+    prior: Literal["regression", "flow"] = "regression"
+    """What is drawn from: the regression's expectation, or samples of a rectified flow given that (branch `prior`),
+    trained on training trials that the regression left out. Controls go the same way."""
     k_repeats: tuple[Annotated[int, Field(ge=0)], ...] = (1, 0)
     """Repeats of a test image averaged before it is reconstructed; 0: all."""
     samples: Count = 2
@@ -700,6 +736,7 @@ class Recipe(Settings):
     train: TrainSettings = TrainSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     generator: GeneratorSettings = GeneratorSettings()
+    prior: PriorSettings = PriorSettings()
     reconstruct: ReconstructSettings = ReconstructSettings()
     execution: ExecutionSettings = ExecutionSettings()
 

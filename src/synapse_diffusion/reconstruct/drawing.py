@@ -22,12 +22,12 @@ Pictures = NDArray[np.uint8]
 def draw(
     generator: Generator, table: EmbeddingTable, settings: ReconstructSettings, folder: Path, progress: Progress
 ) -> Pictures:
-    """Pictures (N, S, 3, H, W) of the table's rows, kept in `folder` as SOURCE/PERSON/kK/IMAGE-SAMPLE.png.
+    """Pictures (N, 3, H, W) of the table's rows, kept in `folder` as SOURCE/PERSON/kK/IMAGE-DRAW.png.
 
-    The noise follows from seed, image and sample, and parts are always the same rows: killed and started again, the
+    The noise follows from seed, image and draw, and parts are always the same rows: killed and started again, the
     same files come out.
     """
-    jobs = [(row, sample) for row in range(len(table.rows)) for sample in range(settings.samples)]
+    jobs = list(enumerate(table.rows["draw"].astype(int)))
     paths = [_path(folder, table, row, sample) for row, sample in jobs]
     for start in range(0, len(jobs), settings.batch):
         progress("drawing pictures", start, len(jobs))
@@ -37,8 +37,7 @@ def draw(
         for picture_3HW, path in zip(_painted(generator, table, settings, jobs[part]), paths[part], strict=True):
             save_picture(picture_3HW, path)
     progress("drawing pictures", len(jobs), len(jobs))
-    flat = np.stack([read_picture(path) for path in paths])
-    return flat.reshape(len(table.rows), settings.samples, *flat.shape[1:])
+    return np.stack([read_picture(path) for path in paths])
 
 
 def _painted(

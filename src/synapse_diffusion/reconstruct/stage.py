@@ -17,13 +17,14 @@ from synapse_diffusion.encoders.features import Column, Missing
 from synapse_diffusion.errors import RunError, SettingsError
 from synapse_diffusion.figures import draw_bars, draw_pictures
 from synapse_diffusion.parallel import choose_device
-from synapse_diffusion.reconstruct.brain import fit_predictor
 from synapse_diffusion.reconstruct.drawing import as_bytes, draw
+from synapse_diffusion.reconstruct.prior import fit_prior, sample_prior
 from synapse_diffusion.reconstruct.scoring import Drawn, columns_of, score
-from synapse_diffusion.reconstruct.tables import condition_table
+from synapse_diffusion.reconstruct.tables import condition_table, in_samples
 from synapse_diffusion.runs import open_run
 from synapse_diffusion.store.embeddings import EmbeddingTable, write_embeddings
 from synapse_diffusion.store.files import write_json
+from synapse_diffusion.training.brain import Predictor, cross_fitted, fit_predictor
 from synapse_diffusion.training.pictured import (
     Files,
     Generator,
@@ -65,11 +66,13 @@ def reconstruct(
     generator = open_generator(made.folder, digest, choose_device(recipe.execution.device))
     truth = generator.conditions.of_images(table, files.small(list(table.rows["image_id"]), recipe.generator.size))
     choices = {name: value for name, value in settings.model_dump(mode="json").items() if name not in FREE}
+    if settings.prior == "flow":
+        choices |= {"settings of the prior": recipe.prior.model_dump(mode="json")}
     key = digest_of({"reconstruct": choices, "generator": digest, "run": recipe.digest()})
     out = folder / f"reconstruction-{key[:8]}"
     drafts = _conditions(trained, truth, generator, recipe, out, progress)
     pictures = draw(generator, drafts, settings, out / "pictures", progress)
-    say(f"{pictures.shape[0] * pictures.shape[1]} pictures of {len(parts.test)} images in {out / 'pictures'}")
+    say(f"{len(pictures)} pictures of {len(parts.test)} images in {out / 'pictures'}")
     small = dict(zip(parts.test, files.small(parts.test, recipe.generator.size), strict=True))
     drawn = _groups(drafts, pictures)
     images = drawn[0].images
@@ -107,20 +110,48 @@ def _conditions(
     for number in range(len(trained.folds)):
         progress("regressing conditions", number, len(trained.folds))
         predictors.append(fit_predictor(trained, number, truth, generator.conditions, recipe.reconstruct))
-    table = condition_table(trained, predictors, truth, generator.conditions, recipe.reconstruct)
+    table = in_samples(condition_table(trained, predictors, truth, generator.conditions, recipe.reconstruct), recipe)
     out.mkdir(parents=True, exist_ok=True)
+    if recipe.reconstruct.prior == "flow":
+        write_embeddings(table, out / "said")
+        table = _through_prior(trained, predictors, truth, generator, table, recipe, out, progress)
     write_embeddings(table, out / "conditions")
     return table
+
+
+def _through_prior(
+    trained: Trained, predictors: Sequence[Predictor], truth: EmbeddingTable, generator: Generator,
+    table: EmbeddingTable, recipe: Recipe, out: Path, progress: Progress,
+) -> EmbeddingTable:  # fmt: skip
+    """All but the true conditions replaced by samples of the prior given them; each fold has a prior of its own."""
+    joined_ND = np.concatenate(list(table.vectors.values()), 1)
+    true_N = (table.rows["source"] == "true").to_numpy()
+    fold_N = table.rows["fold"].to_numpy()
+    images, draw_N = table.rows["image_id"].to_numpy(dtype=str), table.rows["draw"].to_numpy()
+    for number, predictor in enumerate(predictors):
+        pairs = cross_fitted(trained, number, truth, predictor, generator.conditions, recipe.prior.folds)
+        path = out / "checkpoints" / f"prior_fold{number}.safetensors"
+        learner = fit_prior(pairs, recipe.prior, recipe.execution, path, progress)
+        mine = np.flatnonzero(~true_N & (fold_N == number))
+        joined_ND[mine] = sample_prior(
+            learner, joined_ND[mine], list(images[mine]), draw_N[mine], recipe.reconstruct.seed, recipe.prior
+        )
+    ends = np.cumsum([v.shape[1] for v in table.vectors.values()])
+    vectors = dict(zip(table.vectors, np.split(joined_ND, ends[:-1], axis=1), strict=True))
+    return EmbeddingTable(table.rows, vectors, table.encoder)
 
 
 def _groups(table: EmbeddingTable, pictures: NDArray[np.uint8]) -> list[Drawn]:
     """Pictures by source, person and k, images in order."""
     found = []
-    for (source, person, k), rows in table.rows.groupby(["source", "person", "k_repeats"], sort=False):
+    samples = table.rows["draw"].max() + 1
+    firsts = table.rows.iloc[::samples]
+    pictures = pictures.reshape(-1, samples, *pictures.shape[1:])
+    for (source, person, k), rows in firsts.groupby(["source", "person", "k_repeats"], sort=False):
         rows = rows.sort_values("image_id")
         who = "all" if source in ("none", "true") else str(person)
         images = rows["image_id"].to_numpy(dtype=str)
-        found.append(Drawn(str(source), who, int(str(k)), images, pictures[rows.index.to_numpy()]))
+        found.append(Drawn(str(source), who, int(str(k)), images, pictures[rows.index.to_numpy() // samples]))
     return found
 
 
@@ -141,7 +172,7 @@ def _nearest(
     pool_KD = pool_KD / np.linalg.norm(pool_KD, axis=1, keepdims=True)
     pictures = files.small(train, size)
     found = []
-    brain = table.rows[table.rows["source"] == "brain"]
+    brain = table.rows[(table.rows["source"] == "brain") & (table.rows["draw"] == 0)]
     for (person, k), rows in brain.groupby(["person", "k_repeats"], sort=False):
         rows = rows.sort_values("image_id")
         own = np.concatenate([v[rows.index.to_numpy()] for v in table.vectors.values()], 1)

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from synapse_diffusion.config import ReconstructSettings
-from synapse_diffusion.reconstruct.brain import Predictor
+from synapse_diffusion.config import Recipe, ReconstructSettings
 from synapse_diffusion.splits import TEST
 from synapse_diffusion.store.embeddings import EmbeddingTable
+from synapse_diffusion.training.brain import Predictor
 from synapse_diffusion.training.conditions import Conditions
 from synapse_diffusion.training.examples import Asked, Pick
 from synapse_diffusion.training.setting import Index
@@ -52,7 +52,7 @@ def condition_table(
     parts: list[tuple[pd.DataFrame, dict[str, NDArray[np.float32]]]] = []
     for number, predictor in enumerate(predictors):
         for asked, about in test_means(trained, number, settings):
-            vectors = predictor.predict(asked)
+            vectors, about = predictor.predict(asked), about.assign(fold=number)
             parts.append((about.assign(source="brain"), vectors))
             if "shuffled" in settings.controls:
                 other = dealt(about["person"].to_numpy(dtype=str), settings.seed)
@@ -63,13 +63,22 @@ def condition_table(
     true = truth.select(images)
     for control in NO_BRAIN:
         if control in settings.controls:
-            about = true.rows[["image_id", "concept"]].assign(person=NOT_AVAILABLE, k_repeats=0, source=control)
+            about = true.rows[["image_id", "concept"]].assign(person=NOT_AVAILABLE, k_repeats=0, source=control, fold=0)
             zero = {n: np.zeros_like(v) for n, v in true.vectors.items()}  # the mean of the training images
             parts.append((about, true.vectors if control == "true" else zero))
     rows = pd.concat([about for about, _ in parts], ignore_index=True).assign(split=TEST, draw=0)
     rows["row_id"] = [f"{r.source}_{r.person}_k{r.k_repeats}_{r.image_id}" for r in rows.itertuples()]
     names = list(conditions.axes)
     return EmbeddingTable(rows, {n: np.concatenate([v[n] for _, v in parts]) for n in names}, dict(truth.encoder))
+
+
+def in_samples(table: EmbeddingTable, recipe: Recipe) -> EmbeddingTable:
+    """Each row `reconstruct.samples` times, one after the other, numbered by `draw`."""
+    n = recipe.reconstruct.samples
+    rows = table.rows.loc[table.rows.index.repeat(n)].reset_index(drop=True)
+    rows["draw"] = np.tile(np.arange(n), len(table.rows))
+    rows["row_id"] = rows["row_id"] + "_" + rows["draw"].astype(str)
+    return EmbeddingTable(rows, {name: v.repeat(n, 0) for name, v in table.vectors.items()}, table.encoder)
 
 
 def dealt(person_N: NDArray[np.str_], seed: int) -> Index:

@@ -121,6 +121,41 @@ def fit_predictor(
     return Predictor(final_models, settings.features, ridge, best[2], conditions.axes)
 
 
+def cross_fitted(
+    trained: Trained, number: int, truth: EmbeddingTable, predictor: Predictor, conditions: Conditions, folds: int
+) -> tuple[Floats, Floats, Index]:
+    """What a brain says of pictures that its regression left out, their true conditions, and the parts that they are
+    of: (N, E), (N, E), (N,).
+
+    Of single training trials and of means over all repeats of a picture and person. The regression of `predictor` is
+    fitted anew for each of `folds` parts of the concepts, to the others: answers to its own trials would be too sure.
+    """
+    joined_KD = np.concatenate([truth.vectors[name] for name in conditions.axes], 1)
+    asked = _asked(trained, trained.trained_rows(number, final=True))
+    x_NCT, person_N = inputs(predictor.models, asked, predictor.features, folds=True)
+    concept_K = truth.rows["concept"].to_numpy(dtype=str)
+    part_N = np.unique(concept_K, return_inverse=True)[1][asked.target_N] % folds
+    penalty = float(predictor.ridge.penalty_P[0])
+    out_ND = np.empty((len(asked), joined_KD.shape[1]), np.float32)
+    for part in range(folds):
+        mine, kept = part_N == part, part_N != part
+        ridge = _ridge(
+            trained, x_NCT[kept], joined_KD[asked.target_N[kept]], person_N[kept], predictor.ridge.width,
+            predictor.ridge.pooled, penalty,
+        )  # fmt: skip
+        out_ND[mine] = ridge.predict(x_NCT[mine], person_N[mine])
+    _, first, of_N, count_G = np.unique(
+        _pictures(trained, asked), return_index=True, return_inverse=True, return_counts=True
+    )
+    mean_GD = np.zeros((len(first), out_ND.shape[1]), np.float32)
+    np.add.at(mean_GD, of_N, out_ND)
+    mean_GD /= count_G[:, None].astype(np.float32)
+    slope = predictor.calibration.slope
+    said = np.concatenate([out_ND * slope(np.ones(len(out_ND), np.int64)), mean_GD * slope(count_G)])
+    true = np.concatenate([joined_KD[asked.target_N], joined_KD[asked.target_N[first]]])
+    return said.astype(np.float32), true.astype(np.float32), np.concatenate([part_N, part_N[first]])
+
+
 def _shape(models: FoldModels, settings: ReconstructSettings) -> tuple[int, bool]:
     """Bin width, and whether all people share weights: as the linear baseline was chosen."""
     if settings.features == "decoder":
