@@ -248,14 +248,17 @@ def run(recipe: RecipeArgument, set_: SetOption = None) -> None:
 
 @app.command()
 def demo(set_: SetOption = None) -> None:
-    """Simulate, convert, train and evaluate a small study, offline, in about two minutes."""
+    """Simulate, convert, train and evaluate a small study, and draw what was seen: offline, in about six minutes."""
     from synapse_diffusion.config import load_recipe
-    from synapse_diffusion.pipeline import run_recipe
+    from synapse_diffusion.pipeline import draw_recipe, run_recipe
 
-    settings = load_recipe("demo", set_ or ())
+    settings, pictures = (load_recipe(name, set_ or ()) for name in ("demo", "demo_pictures"))
     with _progress() as progress:
         folder, rows = run_recipe(settings, "demo", _command(), _say, progress, simulated=True)
     _print_scores([row for row in rows if row["person"] == "all"], folder)
+    with _progress() as progress:
+        folder, rows = draw_recipe(pictures, "demo_pictures", _command(), _say, progress)
+    _print_pictures(rows, folder)
 
 
 @app.command()

@@ -38,6 +38,27 @@ def run_recipe(
     return run.folder, evaluate(run.folder, say, progress)
 
 
+def draw_recipe(
+    recipe: Recipe, name: str, command: str, say: Say, progress: Progress
+) -> tuple[Path, list[dict[str, Any]]]:
+    """Train and evaluate a decoder that retrieves, train the generator, reconstruct; the pictures' folder and scores.
+
+    Of stores that are converted already.
+    """
+    from synapse_diffusion.embed import embed
+    from synapse_diffusion.evaluate import evaluate
+    from synapse_diffusion.generate import train_generator
+    from synapse_diffusion.reconstruct import reconstruct
+    from synapse_diffusion.train import train
+
+    if not recipe.target.table:
+        embed(recipe, say, progress)
+    run = train(recipe, name, command, say, progress)
+    evaluate(run.folder, say, progress)
+    train_generator(recipe, command, say, progress)
+    return reconstruct(run.folder, (), say, progress)
+
+
 def observer_shares(rows: Sequence[dict[str, Any]]) -> list[str]:
     """For each decoder, how much of the category observer's distance from chance it covers on test."""
     value = {

@@ -17,7 +17,7 @@ from synapse_diffusion.diffusion.processes import Cosine, Process, RectifiedFlow
 from synapse_diffusion.diffusion.samplers import ddim, dpm_solver_pp_2m, euler_flow, even_times, heun_flow
 from synapse_diffusion.diffusion.training import denoising_loss, logit_normal_times, spread_times
 from synapse_diffusion.errors import SettingsError
-from synapse_diffusion.models.conditioning import Condition
+from synapse_diffusion.models.conditioning import Condition, Embedded
 from synapse_diffusion.models.dit import DiT
 from synapse_diffusion.parallel import Group, gather
 from synapse_diffusion.training.conditions import LOW, Conditions, doubted
@@ -25,6 +25,7 @@ from synapse_diffusion.training.objectives import Judged
 
 ORDER, DRAW = 7, 8  # streams of random numbers
 FLOW_SAMPLERS: Final = ("euler_flow", "heun_flow")
+SHORTEST: Final = 0.05  # time below which a velocity is not divided further (Li & He 2025)
 DECAY: Final = (3.0, 300.0)  # components over which a doubtful condition loses its accuracy, drawn log-uniformly
 
 
@@ -62,10 +63,25 @@ class Painter(nn.Module):
     def forward(self, strokes: Strokes, progress: float | None) -> Tensor:
         """The loss; without progress, of validation."""
         loss = denoising_loss(
-            self.network, self.process, strokes.x0, strokes.condition, strokes.noise, strokes.t_B,
+            self.predict, self.process, strokes.x0, strokes.condition, strokes.noise, strokes.t_B,
             self.settings.min_snr or None,
         )  # fmt: skip
         return gather(loss.reshape(1, 1), self._group).mean()
+
+    def predict(self, x: Tensor, t_B: Tensor, condition: Condition) -> Tensor:
+        """What the process is to be told (B, C, H, W): v, or the velocity."""
+        return self.denoise(x, t_B, self.network.embed(condition, len(x)))
+
+    def denoise(self, x: Tensor, t: Tensor, embedded: Embedded) -> Tensor:
+        """The same of conditions that are embedded already.
+
+        For a flow the network answers with the picture x_0, and the velocity is (x_t - x_0) / t: large patches cannot
+        carry noise, and need not (Li & He 2025, "Back to basics: let denoising generative models denoise").
+        """
+        out = self.network.denoise(x, t, embedded)
+        if self.settings.prediction == "v":
+            return out
+        return (x - out) / t.clamp_min(SHORTEST).reshape(-1, 1, 1, 1)
 
     def optimizer(self, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
         """AdamW."""
@@ -118,7 +134,7 @@ class Easel:
 
     def _times(self, n: int, draws: torch.Generator) -> Tensor:
         if self.settings.prediction == "flow":
-            return logit_normal_times(torch.randn(n, generator=draws))
+            return logit_normal_times(torch.randn(n, generator=draws)).clamp_min(SHORTEST)
         return spread_times(torch.rand(n, generator=draws))
 
     def _doubted(self, z_BE: Tensor, draws: torch.Generator) -> Tensor:
@@ -162,7 +178,7 @@ def paint(
     n = len(noise_BCHW)
     condition = painter.network.embed(network_condition(conditions, components, {}), n)
     null = painter.network.embed(Condition({}, {}), n)
-    denoise = guided(painter.network.denoise, condition, null, settings.guidance)
+    denoise = guided(painter.denoise, condition, null, settings.guidance)
     times = even_times(settings.sampling_steps)
     if name in FLOW_SAMPLERS:
         return (euler_flow if name == "euler_flow" else heun_flow)(denoise, noise_BCHW, times)

@@ -1,0 +1,323 @@
+"""Pictures from conditions: the generator, the regression from a brain, controls, scores, resumption."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from conftest import quiet, small
+from synapse_diffusion.config import Recipe, parse_recipe
+from synapse_diffusion.embed import embed
+from synapse_diffusion.errors import RunError, SettingsError, SplitError, StoreError, SynapseError
+from synapse_diffusion.generate import train_generator
+from synapse_diffusion.reconstruct import reconstruct
+from synapse_diffusion.reconstruct.brain import Calibration
+from synapse_diffusion.reconstruct.tables import dealt
+from synapse_diffusion.runs import Run
+from synapse_diffusion.store.embeddings import EmbeddingTable, open_embeddings, true_rows
+from synapse_diffusion.train import train
+from synapse_diffusion.training.conditions import Axes, Conditions, doubted
+from synapse_diffusion.training.pictured import Parts, check_parts, open_generator
+
+TINY = (
+    "target.task=retrieve", "target.layers=colour", "train.steps=6", "train.checks=2", "train.refit=false",
+    "generator.size=16", "generator.low_side=4", "generator.low_components=8", "generator.components=6",
+    "generator.width=16", "generator.depth=1", "generator.heads=2", "generator.steps=12", "generator.checks=3",
+    "generator.batch=16", "reconstruct.sampling_steps=3", "reconstruct.k_repeats=[0]",
+)  # fmt: skip
+
+
+def tiny(folder: Path, *more: str) -> Recipe:
+    return small(folder, *TINY, *more)
+
+
+@pytest.fixture(scope="module")
+def made(study: Path) -> tuple[Path, Run, Run]:
+    """The study with an embedding table; a decoder's run and a generator's."""
+    recipe = tiny(study)
+    embed(recipe, quiet, quiet)
+    return study, train(recipe, "pictures", "test", quiet, quiet), train_generator(recipe, "test", quiet, quiet)
+
+
+@pytest.fixture(scope="module")
+def drawn(made: tuple[Path, Run, Run]) -> tuple[Path, list[dict[str, Any]]]:
+    made[1].write_scores([{"task": "retrieve", "value": 1.0}])
+    return reconstruct(made[1].folder, (), quiet, quiet)
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*-*.png"))}
+
+
+def weights(run: Run) -> dict[str, torch.Tensor]:
+    found: dict[str, torch.Tensor] = load_file(run.checkpoint("generator"))
+    return found
+
+
+def test_a_leak_is_an_error() -> None:
+    rows = true_rows(["a1", "a2", "b1", "c1"], ["a", "a", "b", "c"])
+    check_parts(rows, Parts(("a1", "a2"), ("b1",), ("c1",)))
+    for parts in (Parts(("a1",), ("b1",), ("a2",)), Parts(("a1",), ("b1",), ("a1",)), Parts(("a1",), ("a2",), ("c1",))):
+        with pytest.raises(SplitError, match="leak: "):
+            check_parts(rows, parts)
+
+
+def test_the_generator_sees_no_test_concept(made: tuple[Path, Run, Run]) -> None:
+    study, run, generator = made
+    splits = run.splits
+    concept_of = open_embeddings(next((study / "embeddings").glob("small-gist-*"))).rows.set_index("image_id")[
+        "concept"
+    ]
+    trained = concept_of[concept_of.isin(splits.loc[splits["split"] == "train", "concept"])]
+    assert not set(trained) & set(splits.loc[splits["split"] == "test", "concept"])
+    assert generator.read_provenance()["images"]["train"] == len(trained)
+
+
+def test_doubted_conditions_are_calibrated() -> None:
+    """Variance r^2, and their regression on the truth back has slope one, whatever r."""
+    draws = torch.Generator().manual_seed(0)
+    z, noise = torch.randn(200_000, 3, generator=draws), torch.randn(200_000, 3, generator=draws)
+    for share in (0.2, 0.7, 1.0):
+        c = doubted(z, torch.full((len(z), 1), share), torch.full((len(z), 1), 4.0), noise)
+        r = share * torch.exp(-torch.arange(3) / 4.0)
+        assert torch.allclose(c.var(0), r**2, rtol=0.03)
+        assert torch.allclose((c * z).mean(0) / c.square().mean(0), torch.ones(3), atol=0.03)
+
+
+def test_axes_whiten_and_come_back() -> None:
+    x = np.random.default_rng(0).standard_normal((50, 7)) @ np.diag([5, 4, 3, 2, 1, 0.5, 0.1]) + 3
+    axes = Axes.fit(x, 7)
+    z = axes.into(x)
+    assert np.allclose(z.T @ z / 50, np.eye(7), atol=1e-3)
+    assert np.allclose(axes.back(z), x, atol=1e-3)
+    assert Axes.fit(np.repeat(x[:, :1], 7, 1), 7).into_DE.shape == (7, 1)  # rank one
+
+
+def test_calibration_knows_what_averaging_does() -> None:
+    """Slopes that are fitted on single trials, 3 a picture, hold for means of 1 and of 8 of other pictures."""
+    rng = np.random.default_rng(1)
+    gain, misfit, noise = np.array([0.5, 0.1, 0.0]), 0.2, 0.6
+
+    def study(n: int, k: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        c = rng.standard_normal((n, 1, 3))
+        p = gain * c + misfit * rng.standard_normal((n, 1, 3)) + noise * rng.standard_normal((n, k, 3))
+        return p, np.broadcast_to(c, p.shape)
+
+    p, c = study(4000, 3)
+    fitted = Calibration.fit(p.reshape(-1, 3), c.reshape(-1, 3), np.repeat(np.arange(4000), 3))
+    for k in (1, 8):
+        p, c = study(20_000, k)
+        expected = fitted.slope(np.array([k]))[0] * p.mean(1)
+        slope = (expected * c[:, 0]).mean(0) / np.maximum((expected**2).mean(0), 1e-4)
+        assert np.allclose(slope[:2], 1, atol=0.12)
+        assert (expected[:, 2] ** 2).mean() < 0.01
+
+
+def test_no_row_is_dealt_to_itself() -> None:
+    person = np.array(["a"] * 5 + ["b"] * 2)
+    other = dealt(person, 3)
+    assert sorted(other) == list(range(7))
+    assert (other != np.arange(7)).all()
+    assert (person[other] == person).all()
+
+
+def test_a_generator_goes_on_where_it_was_killed(made: tuple[Path, Run, Run], tmp_path: Path) -> None:
+    study, _, whole = made
+    recipe = tiny(study, f"paths.runs={tmp_path}")
+
+    def killed(what: str, done: int, total: int) -> None:
+        if done == 8:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_generator(recipe, "test", quiet, killed)
+    [unfinished] = tmp_path.glob("*/checkpoints/*")
+    assert unfinished.name == "generator_unfinished.safetensors"
+    again = train_generator(recipe, "test", quiet, quiet)
+    assert {path.name for path in (again.folder / "checkpoints").iterdir()} == {"generator.safetensors"}
+    for name, value in weights(whole).items():
+        assert torch.equal(value, weights(again)[name]), name
+    curve = pd.read_csv(again.folder / "curve.tsv", sep="\t")
+    assert list(curve["step"]) == [4, 8, 12]
+    assert curve["validation_loss"].iloc[-1] < curve["validation_loss"].iloc[0]
+
+
+def test_every_test_picture_is_drawn_and_scored(
+    made: tuple[Path, Run, Run], drawn: tuple[Path, list[dict[str, Any]]]
+) -> None:
+    folder, rows = drawn
+    splits = made[1].splits
+    images = set(splits.loc[splits["split"] == "test", "image_id"])
+    people = {"01", "02"}
+    for source, who in (("brain", people), ("shuffled", people), ("none", {"n-a"}), ("true", {"n-a"})):
+        assert {path.name for path in (folder / "pictures" / source).iterdir()} == who
+        for person in who:
+            found = {path.name for path in (folder / "pictures" / source / person).rglob("*.png")}
+            assert found == {f"{image}-{sample}.png" for image in images for sample in (0, 1)}
+    assert {path.name for path in folder.glob("grid_*.png")} == {"grid_01.png"}
+    value = {(r["model"], r["person"], r["metric"]): r["value"] for r in rows}
+    assert abs(value["none", "all", "two_way pixels"] - 0.5) < 0.15  # 12 images, two samples
+    assert value["autoencoder", "all", "two_way pixels"] == 1.0
+    assert value["autoencoder", "all", "ssim"] == pytest.approx(1.0, abs=1e-3)
+    beyond = next(r for r in rows if r["model"] == "brain - none" and r["metric"] == "pixcorr")
+    assert beyond["value"] == pytest.approx(value["brain", "all", "pixcorr"] - value["none", "all", "pixcorr"])
+    assert beyond["low"] <= beyond["value"] <= beyond["high"]
+    assert {r["control"] for r in rows if r["model"] == "none"} == {"no_brain"}
+    kept = json.loads((made[1].folder / "scores.json").read_text())["rows"]
+    assert {row["task"] for row in kept} == {"retrieve", "reconstruct"}
+    missing = json.loads((folder / "columns.json").read_text())["missing"]
+    assert {"CLIP", "Inception", "LPIPS"} <= set(missing)
+
+
+def test_the_same_pictures_after_a_kill_and_in_other_batches(
+    made: tuple[Path, Run, Run], drawn: tuple[Path, list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    folder, _ = drawn
+    before = files_of(folder / "pictures")
+    copy = tmp_path / "run"
+    shutil.copytree(made[1].folder, copy)
+    for path in list((copy / folder.name / "pictures").rglob("*-1.png"))[::3]:
+        path.unlink()
+    again, _ = reconstruct(copy, (), quiet, quiet)
+    assert files_of(again / "pictures") == before
+    shutil.rmtree(again)
+    other, _ = reconstruct(copy, ["reconstruct.batch=5"], quiet, quiet)
+    assert other == again
+    assert set(files_of(other / "pictures")) == set(before)
+    from synapse_diffusion.reconstruct.drawing import read_picture
+
+    for name in list(before)[::7]:
+        a, b = (read_picture(where / "pictures" / name).astype(int) for where in (folder, other))
+        assert np.abs(a - b).max() <= 1, name
+
+
+def test_people_and_seeds_make_the_difference(drawn: tuple[Path, list[dict[str, Any]]]) -> None:
+    table = open_embeddings(drawn[0] / "conditions")
+    of = {source: table.vectors["low"][(table.rows["source"] == source).to_numpy()] for source in ("none", "brain")}
+    assert (of["none"] == 0).all()
+    assert np.abs(of["brain"]).max() > 0
+    brain = table.rows["source"] == "brain"
+    shuffled = table.vectors["semantic"][(table.rows["source"] == "shuffled").to_numpy()]
+    mine = table.vectors["semantic"][brain.to_numpy()]
+    assert np.allclose(np.sort(shuffled, 0), np.sort(mine, 0))  # the same vectors, dealt otherwise
+    assert not np.allclose(shuffled, mine)
+
+
+GENERATOR = (
+    "size=24", "components=3", "low_side=8", "low_components=4", "doubt=0.0", "dropout=0.5", "prediction=v", "width=24",
+    "depth=2", "heads=4", "patch=8", "steps=9", "checks=2", "batch=8", "learning_rate=0.01", "weight_decay=1.0",
+    "ema=0.5", "seed=1",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("setting", GENERATOR)
+def test_every_setting_of_the_generator_is_noticed(made: tuple[Path, Run, Run], tmp_path: Path, setting: str) -> None:
+    study, _, without = made
+    run = train_generator(tiny(study, f"paths.runs={tmp_path}", f"generator.{setting}"), "test", quiet, quiet)
+    assert run.folder.name != without.folder.name
+    a, b = weights(without), weights(run)
+    curves = [(r.folder / "curve.tsv").read_text() for r in (without, run)]
+    assert curves[0] != curves[1]
+    if setting != "checks=2":
+        assert a.keys() != b.keys() or any(a[n].shape != b[n].shape or not torch.equal(a[n], b[n]) for n in a)
+
+
+def test_min_snr_and_patience_are_noticed(made: tuple[Path, Run, Run], tmp_path: Path) -> None:
+    base = (f"paths.runs={tmp_path}", "generator.prediction=v")
+    runs = [
+        train_generator(tiny(made[0], *base, *more), "test", quiet, quiet)
+        for more in ((), ("generator.min_snr=1.0",), ("generator.patience=1", "generator.learning_rate=1e-30"))
+    ]
+    assert any(not torch.equal(v, weights(runs[1])[n]) for n, v in weights(runs[0]).items())
+    assert len(pd.read_csv(runs[2].folder / "curve.tsv", sep="\t")) < 3
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["features=decoder", "k_repeats=[1]", "samples=1", 'controls=["none"]', "sampler=euler_flow", "sampling_steps=2",
+     "guidance=3.0", "seed=1"],
+)  # fmt: skip
+def test_every_setting_of_reconstruct_is_noticed(
+    made: tuple[Path, Run, Run], drawn: tuple[Path, list[dict[str, Any]]], tmp_path: Path, setting: str
+) -> None:
+    shutil.copytree(made[1].folder, tmp_path / "run", ignore=shutil.ignore_patterns("reconstruction-*"))
+    folder, _ = reconstruct(tmp_path / "run", [f"reconstruct.{setting}"], quiet, quiet)
+    assert folder.name != drawn[0].name
+    assert files_of(folder / "pictures") != files_of(drawn[0] / "pictures")
+
+
+def test_a_brain_that_says_nothing_is_no_better_than_none() -> None:
+    """With noise for predictions, calibration shrinks them to nothing: what is drawn is what no brain gives."""
+    rng = np.random.default_rng(0)
+    p, c = rng.standard_normal((6000, 5)), np.repeat(rng.standard_normal((2000, 5)), 3, 0)
+    fitted = Calibration.fit(p.astype(np.float32), c.astype(np.float32), np.repeat(np.arange(2000), 3))
+    assert (np.abs(fitted.slope(np.array([1, 12]))) < 0.35).all()
+    assert (fitted.slope(np.array([1])) < 0.05).all()
+
+
+WRONG: dict[str, tuple[tuple[str, ...], type[SynapseError], str]] = {
+    "no generator": (("generator.steps=13",), RunError, "missing; run `synapse-diffusion train generator`"),
+    "a decoder's setting": (("train.steps=3",), SettingsError, "the run is trained; only generator, reconstruct"),
+    "a sampler of the other kind": (("reconstruct.sampler=ddim",), SettingsError, "is not one for a generator of"),
+    "an unknown key": (("reconstruct.sample=3",), SettingsError, "no such key; nearest is reconstruct.samples"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_does_not_fit_ends_in_one_line(made: tuple[Path, Run, Run], name: str) -> None:
+    overrides, error, text = WRONG[name]
+    with pytest.raises(error) as caught:
+        reconstruct(made[1].folder, overrides, quiet, quiet)
+    assert text in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_run_of_classes_has_no_pictures(trained: Run) -> None:
+    with pytest.raises(SettingsError, match="must be 'retrieve', not 'classify'"):
+        reconstruct(trained.folder, (), quiet, quiet)
+    with pytest.raises(SettingsError, match="must be 'retrieve', not 'classify'"):
+        train_generator(trained.recipe, "test", quiet, quiet)
+
+
+def test_weights_that_do_not_fit_are_refused(made: tuple[Path, Run, Run], tmp_path: Path) -> None:
+    digest = made[2].read_provenance()["generator_digest"]
+    with pytest.raises(RunError, match="trained on another embedding table, other images or settings"):
+        open_generator(made[2].folder, "0" * 64, torch.device("cpu"))
+    shutil.copytree(made[2].folder, tmp_path / "g")
+    recipe = tmp_path / "g/recipe.toml"
+    recipe.write_text(recipe.read_text().replace("width = 16", "width = 32"))
+    with pytest.raises(RunError, match="weights of another architecture"):
+        open_generator(tmp_path / "g", digest, torch.device("cpu"))
+    (tmp_path / "g/checkpoints/generator.safetensors").write_bytes(b"\x80\x04pickle")
+    with pytest.raises(RunError, match="cannot be read"):
+        open_generator(tmp_path / "g", digest, torch.device("cpu"))
+
+
+def test_a_table_of_another_width_is_refused() -> None:
+    pictures = np.random.default_rng(0).integers(0, 256, (8, 3, 8, 8), dtype=np.uint8)
+    rows = true_rows([f"i{k}" for k in range(8)], ["x"] * 8)
+    vectors = np.random.default_rng(1).standard_normal((8, 5)).astype(np.float32)
+    conditions = Conditions.fit({"last": vectors}, pictures, 4, 4, 4)
+    assert conditions.of_images(EmbeddingTable(rows, {"last": vectors}, {}), pictures).vectors["low"].shape == (8, 4)
+    with pytest.raises(StoreError, match="has 4 numbers, and the generator was trained with 5"):
+        conditions.of_images(EmbeddingTable(rows, {"last": vectors[:, :4]}, {}), pictures)
+    with pytest.raises(StoreError, match="is missing, and the generator was trained with 5"):
+        conditions.of_images(EmbeddingTable(rows, {"pooled": vectors}, {}), pictures)
+
+
+@pytest.mark.parametrize(
+    ("setting", "text"),
+    [("weights=x", "do not go together"), ("min_snr=5.0", "weights the loss of prediction = 'v'"),
+     ("low_side=64", "is above size")],
+)  # fmt: skip
+def test_settings_that_contradict_each_other(setting: str, text: str) -> None:
+    with pytest.raises(SettingsError, match=text):
+        parse_recipe({}, [f"generator.{setting}"])
