@@ -192,6 +192,8 @@ def test_a_picture_that_knows_nothing_is_at_one_half(drawn: tuple[Path, list[dic
     value = {(r["model"], r["metric"]): r["value"] for r in rows if r["person"] == "all"}
     assert value["none", "two_way pixels"] == pytest.approx(0.5, abs=1e-12)
     assert value["none", "two_way gist"] == pytest.approx(0.5, abs=1e-12)
+    assert value["none", "top1 gist"] == pytest.approx(1 / 9)
+    assert (value["brain", "top1 gist"], value["shuffled", "top1 gist"]) == (1.0, 0.0)
     assert value["brain - none", "two_way pixels"] == pytest.approx(0.5, abs=1e-12)
     assert value["brain - shuffled", "pixcorr"] == pytest.approx(1 - value["shuffled", "pixcorr"])
     assert {r["model"] for r in drawn[1]} >= {"brain - none", "brain - shuffled"}

@@ -30,6 +30,7 @@ from synapse_diffusion.metrics.identification import (
     n_way_table,
     squared_table,
     table_score,
+    top_table,
     two_way_table,
     two_way_within,
 )
@@ -101,6 +102,7 @@ __all__ = [
     "split_half_reliability",
     "squared_table",
     "table_score",
+    "top_table",
     "temporal_generalisation",
     "time_resolved",
     "time_resolved_ridge",

@@ -22,6 +22,7 @@ from synapse_diffusion.metrics import (
     paired_difference,
     squared_table,
     table_score,
+    top_table,
     two_way_table,
     two_way_within,
 )
@@ -106,6 +107,7 @@ def _tables(
             tables[f"{n}_way_top{N_WAY[1]} {column.name}"] = n_way_table(a, classes_of(b), n, N_WAY[1])
         else:
             tables[f"two_way {column.name}"] = two_way_table(a, b)
+            tables[f"top1 {column.name}"] = top_table(a, b)
     return tables
 
 
