@@ -102,10 +102,10 @@ __all__ = [
     "split_half_reliability",
     "squared_table",
     "table_score",
-    "top_table",
     "temporal_generalisation",
     "time_resolved",
     "time_resolved_ridge",
+    "top_table",
     "two_way_table",
     "two_way_within",
 ]
