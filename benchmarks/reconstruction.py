@@ -71,9 +71,7 @@ def main() -> None:
     trained = time.perf_counter() - began
     out, rows = reconstruct(run.folder, (), print, semireal.quiet)
     print("\n".join(table(rows)))
-    print(
-        f"{trained:.0f} s to data, decoder and {made.folder}, {time.perf_counter() - began:.0f} s in all; {out}"
-    )
+    print(f"{trained:.0f} s to data, decoder and {made.folder}, {time.perf_counter() - began:.0f} s in all; {out}")
 
 
 if __name__ == "__main__":
