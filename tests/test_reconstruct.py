@@ -14,12 +14,20 @@ import torch
 from safetensors.torch import load_file
 
 from conftest import quiet, small
-from synapse_diffusion.config import ExecutionSettings, PriorSettings, Recipe, parse_recipe
+from synapse_diffusion.config import (
+    EvaluateSettings,
+    ExecutionSettings,
+    PriorSettings,
+    Recipe,
+    ReconstructSettings,
+    parse_recipe,
+)
 from synapse_diffusion.embed import embed
 from synapse_diffusion.errors import RunError, SettingsError, SplitError, StoreError, SynapseError
 from synapse_diffusion.generate import train_generator
 from synapse_diffusion.reconstruct import reconstruct
 from synapse_diffusion.reconstruct.prior import fit_prior, sample_prior
+from synapse_diffusion.reconstruct.scoring import Drawn, columns_of, score
 from synapse_diffusion.reconstruct.tables import dealt
 from synapse_diffusion.runs import Run
 from synapse_diffusion.store.embeddings import EmbeddingTable, open_embeddings, true_rows
@@ -176,6 +184,27 @@ def test_every_test_picture_is_drawn_and_scored(
     assert {row["task"] for row in kept} == {"retrieve", "reconstruct"}
     missing = json.loads((folder / "columns.json").read_text())["missing"]
     assert {"CLIP", "Inception", "LPIPS"} <= set(missing)
+
+
+def test_a_picture_that_knows_nothing_is_at_one_half(drawn: tuple[Path, list[dict[str, Any]]]) -> None:
+    """One picture for all images: two-way identification is .5 exactly; the brain's margin is over both controls."""
+    rng = np.random.default_rng(0)
+    images = np.array([f"i{k}" for k in range(9)])
+    seen = dict(zip(images, rng.integers(0, 256, (9, 3, 16, 16), np.uint8), strict=True))
+    same = np.repeat(rng.integers(0, 256, (1, 2, 3, 16, 16), np.uint8), 9, 0)
+    good = np.stack([seen[i] for i in images])[:, None]
+    parts = [Drawn("none", "all", 0, images, same)]
+    parts += [Drawn(s, p, 4, images, x) for s, x in (("brain", good), ("shuffled", np.roll(good, 1, 0))) for p in "ab"]
+    columns = columns_of(ReconstructSettings(), torch.device("cpu"))
+    rows = score(parts, seen, {}, columns, EvaluateSettings(permutations=50, bootstrap=50), "eeg")
+    value = {(r["model"], r["metric"]): r["value"] for r in rows if r["person"] == "all"}
+    assert value["none", "two_way pixels"] == pytest.approx(0.5, abs=1e-12)
+    assert value["none", "two_way gist"] == pytest.approx(0.5, abs=1e-12)
+    assert value["none", "top1 gist"] == pytest.approx(1 / 9)
+    assert (value["brain", "top1 gist"], value["shuffled", "top1 gist"]) == (1.0, 0.0)
+    assert value["brain - none", "two_way pixels"] == pytest.approx(0.5, abs=1e-12)
+    assert value["brain - shuffled", "pixcorr"] == pytest.approx(1 - value["shuffled", "pixcorr"])
+    assert {r["model"] for r in drawn[1]} >= {"brain - none", "brain - shuffled"}
 
 
 def test_the_same_pictures_after_a_kill_and_in_other_batches(

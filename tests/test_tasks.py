@@ -117,12 +117,14 @@ def test_vectors_and_scores_are_of_one_space(both: Path, tmp_path: Path) -> None
 
 
 def test_a_larger_gallery_holds_more_images(both: Path, tmp_path: Path) -> None:
-    recipe = small(both, *RETRIEVE, f"paths.runs={tmp_path}", "evaluate.gallery=[0, 40]", "evaluate.controls=[]")
+    recipe = small(both, *RETRIEVE, f"paths.runs={tmp_path}", "evaluate.gallery=[0, 40]", "train.baselines=false")
     rows = evaluate(train(recipe, "x", "test", quiet, quiet).folder, quiet, quiet)
     found = {r["gallery"]: r for r in scored(rows, metric="top5", model="compact", k_repeats=1)}
     assert set(found) == {12, 40}
     assert found[40]["value"] < found[12]["value"]
     assert found[40]["chance"] == pytest.approx(5 / 40)
+    assert {row["model"] for row in rows} == {"compact", "observer", "compact - observer"}
+    assert not any(row["control"] == "prestimulus" for row in rows)
 
 
 LOSSES = [

@@ -45,7 +45,7 @@ def evaluate_seeds(
     for run in runs:
         if _is_scored(run):
             say(f"{run.folder}: is scored already")
-            rows += run.read_scores()
+            rows += [row for row in run.read_scores() if row["task"] == run.recipe.target.task]
         else:
             rows += evaluate(run.folder, say, progress)
     table = over_seeds(rows)
@@ -126,4 +126,6 @@ def _differences(a: dict[str, Any], b: dict[str, Any], prefix: str = "") -> list
 def _is_scored(run: Run) -> bool:
     """Is there a scores.json that is newer than what it scores?"""
     scores, trained = run.folder / "scores.json", run.folder / "curve.tsv"
-    return scores.exists() and trained.exists() and scores.stat().st_mtime >= trained.stat().st_mtime
+    if not (scores.exists() and trained.exists() and scores.stat().st_mtime >= trained.stat().st_mtime):
+        return False
+    return any(row["task"] == run.recipe.target.task for row in run.read_scores())

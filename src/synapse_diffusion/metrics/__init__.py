@@ -30,6 +30,7 @@ from synapse_diffusion.metrics.identification import (
     n_way_table,
     squared_table,
     table_score,
+    top_table,
     two_way_table,
     two_way_within,
 )
@@ -104,6 +105,7 @@ __all__ = [
     "temporal_generalisation",
     "time_resolved",
     "time_resolved_ridge",
+    "top_table",
     "two_way_table",
     "two_way_within",
 ]

@@ -98,6 +98,20 @@ def two_way_within(recon: Floats, true_KD: Floats, category_K: NDArray[Any]) -> 
     return table_JJ, kept_K
 
 
+def top_table(recon: Floats, true_KD: Floats, top: int = 1) -> Array:
+    """Retrieval of the true picture (K, K): is it among the `top` that correlate most with a reconstruction?
+
+    Of equal correlations the share of their orders in which it is, as in `hits`; every row adds up to `top`, so that
+    chance is top / K exactly.
+    """
+    found = []
+    for sample in samples_of(recon):
+        r_KJ = correlations(sample, true_KD)
+        first, last = (rankdata(-r_KJ, method=m, axis=1) for m in ("min", "max"))
+        found.append(np.clip((top - first + 1) / (last - first + 1), 0.0, 1.0))
+    return np.asarray(np.mean(found, axis=0))
+
+
 def n_way_table(logits: Floats, class_K: Index, n: int, top: int = 1) -> Array:
     """n-way top-k classification (K, K): the chance that a reconstruction's own class is among the best `top` of `n`.
 

@@ -203,18 +203,24 @@ def encoding_starts(moments: Mapping[Name, Moments], folds: int, width: int) -> 
     return image_UR, starts
 
 
-def principal_axes(vector_ND: Tensor, most: int = LARGEST) -> Tensor:
-    """The `most` largest principal axes (D, E) of centred vectors; of large tables by random projection.
+def principal_axes(vector_ND: Tensor, most: int = LARGEST) -> tuple[Tensor, Tensor]:
+    """The `most` largest principal axes (D, E) of centred vectors that vary at all, and their singular values (E,).
 
-    (Halko, Martinsson & Tropp 2011, with four power iterations.)
+    From the smaller of the two covariances; of large tables by random projection with four power iterations (Halko,
+    Martinsson & Tropp 2011).
     """
-    if min(vector_ND.shape) > 4 * most:
+    vector = vector_ND.double().cpu()
+    if min(vector.shape) > 4 * max(most, LARGEST):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            return torch.svd_lowrank(vector_ND.float().cpu(), q=most, niter=4)[2].double()
-    _, size, axes = torch.linalg.svd(vector_ND.double().cpu(), full_matrices=False)
-    kept: Tensor = axes[:most][size[:most] > size[0] * 1e-6]
-    return kept.T
+            _, size_E, axes_DE = torch.svd_lowrank(vector.float(), q=most, niter=4)
+            return axes_DE.double(), size_E.double()
+    wide = vector.shape[1] > len(vector)
+    value_E, basis = torch.linalg.eigh(vector @ vector.T if wide else vector.T @ vector)
+    kept = value_E.argsort(descending=True)[:most]
+    kept = kept[value_E[kept] > 1e-12 * value_E.max()]
+    size_E = value_E[kept].sqrt()
+    return (vector.T @ basis[:, kept] / size_E if wide else basis[:, kept]), size_E
 
 
 def folds_of(concepts: Sequence[str]) -> NDArray[np.int64]:

@@ -22,6 +22,7 @@ from synapse_diffusion.metrics import (
     paired_difference,
     squared_table,
     table_score,
+    top_table,
     two_way_table,
     two_way_within,
 )
@@ -106,6 +107,7 @@ def _tables(
             tables[f"{n}_way_top{N_WAY[1]} {column.name}"] = n_way_table(a, classes_of(b), n, N_WAY[1])
         else:
             tables[f"two_way {column.name}"] = two_way_table(a, b)
+            tables[f"top1 {column.name}"] = top_table(a, b)
     return tables
 
 
@@ -138,19 +140,26 @@ def _over_people(
     tables: Mapping[tuple[str, str, int], Mapping[str, Array]], order: Mapping[tuple[str, str, int], NDArray[np.str_]],
     settings: EvaluateSettings, modality: str,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """Means over people who have seen the same images; then what is more than without a brain: the headline."""
-    rows = []
+    """Means over people who have seen the same images; then what is more than without a brain, and than with another
+    picture's signal: the headline."""
+    rows: list[dict[str, Any]] = []
+    means = {(s, k): (tables[s, p, k], order[s, p, k]) for s, p, k in tables if p == "all"}
     for source, k in dict.fromkeys((s, k) for s, p, k in tables if p != "all"):
         keys = [key for key in tables if key[0] == source and key[2] == k]
         images = order[keys[0]]
         if any(not np.array_equal(order[key], images) for key in keys):
             continue
         mean = {name: np.mean([tables[key][name] for key in keys], axis=0) for name in tables[keys[0]]}
+        means[source, k] = mean, images
         about = _about(source, "all", k, modality) | {"n_people": len(keys)}
         rows += [_row(_score(name, table, images, settings), about) for name, table in mean.items()]
-        none = ("none", "all", 0)
-        if source == "brain" and none in tables and np.array_equal(order[none], images):
-            rows += [_beyond(n, t, tables[none][n], images, settings, about) for n, t in mean.items()]
+    for k in [k for source, k in means if source == "brain"]:
+        own, images = means["brain", k]
+        about = _about("brain", "all", k, modality)
+        for other in (("none", 0), ("shuffled", k)):
+            if other in means and np.array_equal(means[other][1], images):
+                base, name = means[other][0], f"brain - {other[0]}"
+                rows += [_beyond(n, t, base[n], images, settings, {**about, "model": name}) for n, t in own.items()]
     return rows
 
 
@@ -158,13 +167,13 @@ def _beyond(
     name: str, brain_KK: Array, none_KK: Array, unit_K: NDArray[Any], settings: EvaluateSettings,
     about: Mapping[str, Any],
 ) -> dict[str, Any]:  # fmt: skip
-    """Brain minus no brain, image by image; positive is better."""
+    """Brain minus a control, image by image; positive is better."""
     sign = -1.0 if name.split()[0] in LOWER else 1.0
     rng = np.random.default_rng(settings.seed)
     own = [sign * np.diagonal(table) for table in (brain_KK, none_KK)]
     value, low, high = paired_difference(own[0], own[1], unit_K, settings.bootstrap, rng)
     score = Score(name, value, 0.0, low, high, float("nan"), len(unit_K))
-    return _row(score, {**about, "model": "brain - none"})
+    return _row(score, about)
 
 
 def _about(source: str, person: str, k_repeats: int, modality: str) -> dict[str, Any]:

@@ -108,11 +108,13 @@ class FoldModels:
         return np.asarray(predicted_ND.numpy()), np.asarray(torch.cat(galleries, 1).numpy())
 
     def vectors(self, batch: Batch, model: str) -> NDArray[np.float32]:
-        """Predicted vectors (B, D) of images: the mean of the members' unit vectors."""
+        """Predicted vectors (B, D) of images: unit vectors, of several members side by side over the root of their
+        number: a cosine is then the mean of theirs.
+        """
         members = self.networks[model]
         with torch.no_grad():
             out = [torch.nn.functional.normalize(member(batch, None), dim=1) for member in members]
-        return np.asarray(torch.stack(out).mean(0).cpu().numpy())
+        return np.asarray((torch.cat(out, 1) / len(members) ** 0.5).cpu().numpy())
 
 
 def batch_of(batch: Batch, names: Sequence[str]) -> Batch:

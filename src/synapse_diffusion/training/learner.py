@@ -88,7 +88,7 @@ def fit_statistics(network: Network | EarlyNetwork, batch: Batch, cell_N: NDArra
 def begin(network: Network | EarlyNetwork, batches: Iterable[Batch], objective: Objective) -> None:
     """Let linear paths, and the map of images where it is learned, begin at closed-form solutions (`models.starts`)."""
     shared = objective.space if isinstance(objective, Images) and objective.space.is_learned else None
-    axes_DE = None if shared is None else principal_axes(shared.trained())
+    axes_DE = None if shared is None else principal_axes(shared.trained())[0]
     moments: dict[Decoder, Moments] = {}
     for batch in batches:
         fold_B = objective.folds(batch.target_B)

@@ -26,7 +26,10 @@ from synapse_diffusion.losses import (
     siglip,
     squared_loss,
 )
+from synapse_diffusion.models.starts import principal_axes
 
+Scaling = tuple[Tensor, Tensor]
+"""Mean (D,), and factors (D,) or principal axes (D, E)."""
 CONTRASTIVE: Final = ("info_nce", "siglip")
 SIGLIP_BIAS: Final = -10.0
 COSINE_TEMPERATURES: Final = tuple(2.0 ** (-k / 2) for k in range(4, 15))  # 0.25 .. 0.008
@@ -206,14 +209,15 @@ class TargetSpace(nn.Module):
     a cosine is then the weighted mean of the layers' cosines.
     """
 
-    def __init__(self, vectors: Sequence[Tensor], trained_U: Tensor, settings: TargetSettings) -> None:
-        """`vectors`: (U, D) of each layer; `trained_U`: rows of training images, on which scaling is fitted."""
+    def __init__(
+        self, vectors: Sequence[Tensor], trained_U: Tensor, settings: TargetSettings, scalings: Sequence[Scaling]
+    ) -> None:
+        """`vectors`: (U, D) of each layer; `trained_U`: rows of training images; `scalings`: fitted on these."""
         super().__init__()
         self._trained_U = trained_U
         widths = []
-        for k, table_UD in enumerate(vectors):
+        for k, (table_UD, (mean_D, scale)) in enumerate(zip(vectors, scalings, strict=True)):
             trained_ND = table_UD[trained_U].double()
-            mean_D, scale = _scaling(trained_ND, settings)
             length = _scaled(trained_ND - mean_D, scale).square().sum(1).mean().sqrt().clamp_min(1e-12)
             self.register_buffer(f"mean{k}", mean_D.float())
             self.register_buffer(f"scale{k}", (scale / length).float())
@@ -278,8 +282,9 @@ def _scaled(centred_BD: Tensor, scale: Tensor) -> Tensor:
     return centred_BD * scale if scale.ndim == 1 else centred_BD @ scale
 
 
-def _scaling(trained_ND: Tensor, settings: TargetSettings) -> tuple[Tensor, Tensor]:
+def scaling(trained_ND: Tensor, settings: TargetSettings) -> Scaling:
     """Mean (D,), and factors (D,) or principal axes (D, E)."""
+    trained_ND = trained_ND.double()
     mean_D = trained_ND.mean(0)
     centred = trained_ND - mean_D
     sd_D = centred.square().mean(0).sqrt()
@@ -287,12 +292,10 @@ def _scaling(trained_ND: Tensor, settings: TargetSettings) -> tuple[Tensor, Tens
     factor_D = scale_D if settings.scaling == "standardise" else torch.ones_like(sd_D)
     if not settings.components:
         return mean_D, factor_D
-    _, singular, axes = torch.linalg.svd(centred * factor_D, full_matrices=False)
-    kept = min(settings.components, int((singular > 1e-6 * singular[0]).sum()))
-    axes_DE = axes[:kept].T
+    axes_DE, singular = principal_axes(centred * factor_D, settings.components)
     axes_DE = axes_DE * torch.where(axes_DE.sum(0) < 0, -1.0, 1.0)  # of two equal solutions always the same
     if settings.scaling == "whiten":
-        axes_DE = axes_DE / (singular[:kept] / len(centred) ** 0.5)
+        axes_DE = axes_DE / (singular / len(centred) ** 0.5)
     return mean_D, factor_D[:, None] * axes_DE
 
 

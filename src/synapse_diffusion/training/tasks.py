@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,16 @@ from synapse_diffusion.config import LabelSettings, Recipe
 from synapse_diffusion.errors import DataError, SettingsError, StoreError
 from synapse_diffusion.models.starts import folds_of
 from synapse_diffusion.store.embeddings import EmbeddingTable, open_embeddings, read_embeddings_manifest
-from synapse_diffusion.training.objectives import CONTRASTIVE, Classes, Images, Objective, Questions, TargetSpace
+from synapse_diffusion.training.objectives import (
+    CONTRASTIVE,
+    Classes,
+    Images,
+    Objective,
+    Questions,
+    Scaling,
+    TargetSpace,
+    scaling,
+)
 from synapse_diffusion.training.sources import Source, Sources
 from synapse_diffusion.types import NOT_AVAILABLE
 
@@ -45,6 +54,8 @@ class Task:
     table: EmbeddingTable | None = None
     concepts: tuple[str, ...] = ()
     """Of each row of `answers` or `table`."""
+    scalings: dict[Any, list[Scaling]] = field(default_factory=dict, compare=False, repr=False)
+    """What was fitted before."""
 
     def objective(self, recipe: Recipe, target_N: Array) -> Objective:
         """What is learned from training trials with these targets."""
@@ -57,8 +68,16 @@ class Task:
         settings = recipe.target
         if recipe.loss.name not in CONTRASTIVE:  # a learned map would bring all images to one place
             settings = settings.model_copy(update={"projection": 0})
-        space = TargetSpace(vectors, torch.unique(seen), settings)
+        trained_U = torch.unique(seen)
+        space = TargetSpace(vectors, trained_U, settings, self._fitted(vectors, trained_U, settings))
         return Images(space, recipe.loss, torch.from_numpy(folds_of(self.concepts)))
+
+    def _fitted(self, vectors: Sequence[torch.Tensor], trained_U: torch.Tensor, settings: Any) -> list[Scaling]:
+        """Scaling of the layers on these images; worked out once for each part of a run."""
+        key = (trained_U.numpy().tobytes(), settings.scaling, settings.components)
+        if key not in self.scalings:
+            self.scalings[key] = [scaling(table_UD[trained_U], settings) for table_UD in vectors]
+        return self.scalings[key]
 
     def units(self, source: Source, modality: str, rows: Array) -> NDArray[np.str_]:
         """What is exchanged and drawn again: images for retrieval, else concepts."""
