@@ -22,6 +22,7 @@ from conftest import quiet, small
 from synapse_diffusion.config import Recipe
 from synapse_diffusion.embed import embed
 from synapse_diffusion.errors import SettingsError, StoreError
+from synapse_diffusion.generate import train_generator
 from synapse_diffusion.parallel import Group, gather, session
 from synapse_diffusion.runs import Run
 from synapse_diffusion.train import train
@@ -179,3 +180,26 @@ def test_the_trainer_starts_its_own_processes(study: Path, tmp_path: Path) -> No
         train(small(study, *few, "execution.processes=2", "train.batch=33"), "x", "test", quiet, quiet)
     with pytest.raises(StoreError, match="no signal store"):
         train(small(tmp_path, "execution.processes=2"), "x", "test", quiet, quiet)
+
+
+@pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
+def test_two_processes_train_a_generator_as_one(embedded: Path, tmp_path: Path, sharding: str) -> None:
+    tiny = [
+        "generator.size=16", "generator.width=16", "generator.depth=1", "generator.heads=2", "generator.steps=8",
+        "generator.checks=8", "generator.batch=16", "generator.components=6", "generator.learning_rate=0.0005",
+    ]  # fmt: skip
+    one = train_generator(contrastive(embedded, tmp_path / "one", *tiny), "test", quiet, quiet)
+    recipe = contrastive(embedded, tmp_path / "two", f"execution.sharding={sharding}", *tiny)
+
+    def work(group: Group, folder: Path) -> None:
+        train_generator(recipe, "test", quiet, quiet)
+
+    in_group(2, work, tmp_path)
+    two = Run(tmp_path / "two" / one.folder.name)
+    curves = [pd.read_csv(run.folder / "curve.tsv", sep="\t") for run in (one, two)]
+    assert len(curves[0]) == 8
+    for column in ("train_loss", "validation_loss"):
+        assert np.allclose(curves[0][column], curves[1][column], rtol=1e-4), column
+    a, b = (load_file(run.checkpoint("generator")) for run in (one, two))
+    for key, value in a.items():
+        assert torch.allclose(value, b[key], atol=1e-3), key
