@@ -119,7 +119,7 @@ def _train(recipe: Recipe, command: str, say: Say, progress: Progress, group: Gr
     wait_for_all(group)
     settings = recipe.generator
     torch.manual_seed(settings.seed)
-    painter = Painter(settings, autoencoder.shape(settings.size, settings.size), conditions, group)
+    painter = Painter(settings, autoencoder.shape(settings.size, settings.size), conditions.sizes, group)
     unfinished = run.checkpoint(f"{WEIGHTS}_unfinished")
     plan = Plan(
         settings, recipe.execution, easels[0].key, unfinished, group, requests, device, branch="generator"

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 
 from synapse_diffusion.config import GeneratorSettings, ReconstructSettings
 from synapse_diffusion.diffusion.guidance import guided
@@ -18,7 +17,7 @@ from synapse_diffusion.diffusion.processes import Cosine, Process, RectifiedFlow
 from synapse_diffusion.diffusion.samplers import ddim, dpm_solver_pp_2m, euler_flow, even_times, heun_flow
 from synapse_diffusion.diffusion.training import denoising_loss, logit_normal_times, spread_times
 from synapse_diffusion.errors import SettingsError
-from synapse_diffusion.models.conditioning import Condition, Embedded
+from synapse_diffusion.models.conditioning import Condition
 from synapse_diffusion.models.dit import DiT
 from synapse_diffusion.parallel import Group, gather
 from synapse_diffusion.training.conditions import LOW, Conditions, doubted
@@ -26,8 +25,6 @@ from synapse_diffusion.training.objectives import Judged
 
 ORDER, DRAW = 7, 8  # streams of random numbers
 FLOW_SAMPLERS: Final = ("euler_flow", "heun_flow")
-SHORTEST: Final = 0.05  # time below which a velocity is not divided further (Li & He 2025)
-MEAN_TIME: Final = 0.8  # of a flow's times before the sigmoid: towards noise, where layout is decided (Li & He 2025)
 DECAY: Final = (3.0, 300.0)  # components over which a doubtful condition loses its accuracy, drawn log-uniformly
 
 
@@ -44,14 +41,11 @@ class Strokes:
 class Painter(nn.Module):
     """The network and what it is trained by; `forward` is the loss of the whole batch, from this process's share."""
 
-    low_mean: Tensor
-
     def __init__(
-        self, settings: GeneratorSettings, shape: tuple[int, int, int], conditions: Conditions, group: Group
+        self, settings: GeneratorSettings, shape: tuple[int, int, int], sizes: Mapping[str, int], group: Group
     ) -> None:
-        """`shape` of the latents."""
+        """`shape` of the latents; `sizes`: components of each condition."""
         super().__init__()
-        sizes = conditions.sizes
         self.settings, self.shape, self._group = settings, shape, group
         vectors = {name: size for name, size in sizes.items() if name != LOW}
         if settings.width % settings.heads or settings.width % 4 or shape[1] % settings.patch:
@@ -63,55 +57,15 @@ class Painter(nn.Module):
             shape, vectors, 3 if LOW in sizes else 0, width=settings.width, depth=settings.depth, heads=settings.heads,
             patch=settings.patch,
         )  # fmt: skip
-        self.is_residual = settings.prediction == "flow" and settings.autoencoder == "none" and LOW in sizes
-        side = conditions.low_side
-        mean = (
-            torch.from_numpy(conditions.axes[LOW].mean_D).reshape(1, 3, side, side) if LOW in sizes else torch.zeros(0)
-        )
-        self.register_buffer("low_mean", mean, persistent=False)
-        self._low_scale = conditions.low_scale
         self.process: Process = RectifiedFlow() if settings.prediction == "flow" else Cosine()
 
     def forward(self, strokes: Strokes, progress: float | None) -> Tensor:
         """The loss; without progress, of validation."""
         loss = denoising_loss(
-            self.predict, self.process, strokes.x0, strokes.condition, strokes.noise, strokes.t_B,
+            self.network, self.process, strokes.x0, strokes.condition, strokes.noise, strokes.t_B,
             self.settings.min_snr or None,
         )  # fmt: skip
         return gather(loss.reshape(1, 1), self._group).mean()
-
-    def predict(self, x: Tensor, t_B: Tensor, condition: Condition) -> Tensor:
-        """What the process is to be told (B, C, H, W): v, or the velocity."""
-        return self.denoise(x, t_B, self.embed(condition, len(x)))
-
-    def embed(self, condition: Condition, n_rows: int) -> Embedded:
-        """Conditions as the network takes them and, last, the picture (B, 3, H, W) that they let one expect.
-
-        That is the coarse copy, enlarged: a calibrated prediction of it is what one expects of it, and the mean of
-        the training pictures where it is unknown. The network of a flow of pixels answers with the difference.
-        """
-        embedded = self.network.embed(condition, n_rows)
-        if not self.is_residual:
-            return embedded
-        low = condition.values.get("image", self.low_mean.new_zeros(n_rows, *self.low_mean.shape[1:]))
-        present = condition.present.get("image")
-        if present is not None:
-            low = torch.where(present[:, None, None, None], low, torch.zeros_like(low))
-        expected = functional.interpolate(low * self._low_scale + self.low_mean, self.shape[1:], mode="bilinear")
-        return (*embedded, expected)
-
-    def denoise(self, x: Tensor, t: Tensor, embedded: Embedded) -> Tensor:
-        """The same of conditions that are embedded already.
-
-        For a flow the network answers with the picture x_0, and the velocity is (x_t - x_0) / t: large patches cannot
-        carry noise, and need not (Li & He 2025, "Back to basics: let denoising generative models denoise").
-        """
-        out = self.network.denoise(x, t, embedded[:-1] if self.is_residual else embedded)
-        if self.is_residual:
-            out = out + embedded[-1]
-        if self.settings.prediction == "v":
-            return out
-        return (x - out) / t.clamp_min(SHORTEST).reshape(-1, 1, 1, 1)
 
     def optimizer(self, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
         """AdamW."""
@@ -164,7 +118,7 @@ class Easel:
 
     def _times(self, n: int, draws: torch.Generator) -> Tensor:
         if self.settings.prediction == "flow":
-            return logit_normal_times(torch.randn(n, generator=draws), MEAN_TIME).clamp_min(SHORTEST)
+            return logit_normal_times(torch.randn(n, generator=draws))
         return spread_times(torch.rand(n, generator=draws))
 
     def _doubted(self, z_BE: Tensor, draws: torch.Generator) -> Tensor:
@@ -206,9 +160,9 @@ def paint(
             f"reconstruct.sampler = {name!r} is not one for a generator of prediction = {painter.settings.prediction!r}"
         )
     n = len(noise_BCHW)
-    condition = painter.embed(network_condition(conditions, components, {}), n)
-    null = painter.embed(Condition({}, {}), n)
-    denoise = guided(painter.denoise, condition, null, settings.guidance)
+    condition = painter.network.embed(network_condition(conditions, components, {}), n)
+    null = painter.network.embed(Condition({}, {}), n)
+    denoise = guided(painter.network.denoise, condition, null, settings.guidance)
     times = even_times(settings.sampling_steps)
     if name in FLOW_SAMPLERS:
         return (euler_flow if name == "euler_flow" else heun_flow)(denoise, noise_BCHW, times)

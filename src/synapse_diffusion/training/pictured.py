@@ -173,7 +173,7 @@ def open_generator(folder: Path, digest: str, device: torch.device) -> Generator
     }
     conditions = Conditions.from_tensors(parts["conditions."], about["layers"], about["low_side"], about["low_scale"])
     recipe = run.recipe
-    painter = Painter(recipe.generator, tuple(about["shape"]), conditions, Group())
+    painter = Painter(recipe.generator, tuple(about["shape"]), conditions.sizes, Group())
     expected = {name: tuple(value.shape) for name, value in painter.state_dict().items()}
     if expected != (found := {name: tuple(value.shape) for name, value in parts["painter."].items()}):
         name = min(set(expected.items()) ^ set(found.items()))[0]
