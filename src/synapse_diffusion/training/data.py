@@ -100,7 +100,10 @@ def open_epochs(stores: Sequence[SignalStore], recipe: Recipe, device: torch.dev
 def group_keys(epochs: Epochs, by: str) -> NDArray[np.str_]:
     """What shares a scaler: `person`, `person/session` or `person/session/run` of each trial."""
     columns = ["person", "session", "run"][: ["person", "session", "run"].index(by) + 1]
-    return epochs.trials[columns].agg("/".join, axis=1).to_numpy(dtype=str)
+    key = epochs.trials[columns[0]].astype(str)
+    for column in columns[1:]:
+        key = key.str.cat(epochs.trials[column].astype(str), sep="/")
+    return key.to_numpy(dtype=str)
 
 
 def fit_scalers(
