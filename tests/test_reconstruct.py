@@ -336,7 +336,7 @@ def test_a_brain_that_says_nothing_is_no_better_than_none() -> None:
 
 WRONG: dict[str, tuple[tuple[str, ...], type[SynapseError], str]] = {
     "no generator": (("generator.steps=13",), RunError, "missing; run `synapse-diffusion train generator`"),
-    "a decoder's setting": (("train.steps=3",), SettingsError, "the run is trained; only generator, prior, reconstruct"),
+    "a decoder's setting": (("train.steps=3",), SettingsError, "the run is trained; only generator, prior, "),
     "a sampler of the other kind": (("reconstruct.sampler=ddim",), SettingsError, "is not one for a generator of"),
     "an unknown key": (("reconstruct.sample=3",), SettingsError, "no such key; nearest is reconstruct.samples"),
 }
