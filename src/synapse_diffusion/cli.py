@@ -247,17 +247,24 @@ def run(recipe: RecipeArgument, set_: SetOption = None) -> None:
 
 
 @app.command()
-def demo(set_: SetOption = None) -> None:
-    """Simulate, convert, train and evaluate a small study, and draw what was seen: offline, in about six minutes."""
+def demo(
+    set_: SetOption = None,
+    pictures: Annotated[
+        bool, typer.Option("--pictures", help="Also draw what was seen (recipe demo_pictures): minutes more.")
+    ] = False,
+) -> None:
+    """Simulate, convert, train and evaluate a small study, offline, in about two minutes."""
     from synapse_diffusion.config import load_recipe
     from synapse_diffusion.pipeline import draw_recipe, run_recipe
 
-    settings, pictures = (load_recipe(name, set_ or ()) for name in ("demo", "demo_pictures"))
+    settings, drawn = (load_recipe(name, set_ or ()) for name in ("demo", "demo_pictures"))
     with _progress() as progress:
         folder, rows = run_recipe(settings, "demo", _command(), _say, progress, simulated=True)
     _print_scores([row for row in rows if row["person"] == "all"], folder)
+    if not pictures:
+        return
     with _progress() as progress:
-        folder, rows = draw_recipe(pictures, "demo_pictures", _command(), _say, progress)
+        folder, rows = draw_recipe(drawn, "demo_pictures", _command(), _say, progress)
     _print_pictures(rows, folder)
 
 
