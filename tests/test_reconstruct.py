@@ -248,6 +248,7 @@ GENERATOR = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", GENERATOR)
 def test_every_setting_of_the_generator_is_noticed(made: tuple[Path, Run, Run], tmp_path: Path, setting: str) -> None:
     study, _, without = made
@@ -270,6 +271,7 @@ def test_min_snr_and_patience_are_noticed(made: tuple[Path, Run, Run], tmp_path:
     assert len(pd.read_csv(runs[2].folder / "curve.tsv", sep="\t")) < 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "setting",
     ["features=decoder", "prior=flow", "k_repeats=[1]", "samples=1", 'controls=["none"]', "sampler=euler_flow",
@@ -310,6 +312,7 @@ PRIOR = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", PRIOR)
 def test_every_setting_of_the_prior_is_noticed(tmp_path: Path, setting: str) -> None:
     rng = np.random.default_rng(0)

@@ -134,6 +134,7 @@ LOSSES = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_every_loss_and_target_setting_is_noticed(both: Path, tmp_path: Path) -> None:
     few = ["target.task=retrieve", "target.table=truth", "train.steps=6", "train.checks=2", "train.refit=false"]
 
