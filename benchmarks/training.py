@@ -3,7 +3,7 @@
     python benchmarks/training.py [speed|waits|memory|processes] [--rounds 9] [--batch 64] [--folder DIR]
 
 Without a word all four. One thread of mathematics everywhere; noise in stores (EEG: 63 sensors x 250 samples, a picture
-every 25; MEG: 271 x 200, every 300), trained by `training.loop.fit` with all that a fit has: whitening, feeding,
+every 25; MEG: 271 x 200, every 300), trained by `training.fitting.fit` with all that a fit has: whitening, feeding,
 clipping, schedule, averaged weights. Twelve classes.
 
 speed      NICE's TSConv (250 Hz) and EEGNet (at its paper's 128 Hz: all its lengths in samples are then the published
@@ -50,7 +50,7 @@ from synapse_diffusion.config import parse_recipe
 from synapse_diffusion.parallel import Group, launch, most, session, use_threads, wait_for_all
 from synapse_diffusion.store.epochs import Epochs
 from synapse_diffusion.store.files import draft_store, find_stores, open_store
-from synapse_diffusion.training import loop
+from synapse_diffusion.training import fitting, loop
 from synapse_diffusion.training.data import ScaledEpochs, fit_scalers
 from synapse_diffusion.training.decoders import build_learner, shape_of
 from synapse_diffusion.training.examples import Batch, Examples, Trials
@@ -147,12 +147,12 @@ class Trainer:
         torch.manual_seed(0)
         objective = Classes(torch.from_numpy(examples.target_I), CLASSES, 0.0)
         learner = build_learner(shapes, objective, recipe, len(each), group)
-        course = loop.Course(
+        course = fitting.Course(
             self.data, examples, None, recipe.train, recipe.execution, (0,), self.scratch / "unfinished.safetensors",
             group, Requests(recipe.execution.checkpoint_minutes),
         )  # fmt: skip
         with mock.patch.object(loop, "Feed", Watched):
-            loop.fit(learner, course, lambda _: self.label_N, lambda *_: None)
+            fitting.fit(learner, course, lambda _: self.label_N, lambda *_: None)
         feed = Watched.last
         seconds = feed.ended - feed.began
         return Fitted(steps * batch / seconds, (feed.waited_s - feed.waited_before) / seconds)

@@ -10,14 +10,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from synapse_diffusion.config import Recipe, parse_recipe
+from synapse_diffusion.config import Recipe
 from synapse_diffusion.errors import SplitError
 from synapse_diffusion.models.fusion import FUSED
 from synapse_diffusion.parallel import (
     Group,
     choose_device,
     is_launched,
-    launch,
     most,
     n_processes,
     session,
@@ -48,10 +47,11 @@ from synapse_diffusion.training.decoding import (
     temperature,
 )
 from synapse_diffusion.training.examples import Asked
+from synapse_diffusion.training.fitting import Course, fit
 from synapse_diffusion.training.learner import LINEAR_TRIALS
-from synapse_diffusion.training.loop import Course, fit
 from synapse_diffusion.training.parts import Fold, final_rows, make_folds
 from synapse_diffusion.training.precision import calibrate
+from synapse_diffusion.training.processes import launch_stage, silent
 from synapse_diffusion.training.requests import Requests
 from synapse_diffusion.training.setting import Index, Setting, split_tables
 from synapse_diffusion.training.sources import open_sources
@@ -71,22 +71,10 @@ def train(recipe: Recipe, name: str, command: str, say: Say, progress: Progress)
         if n == 1 or is_launched():
             with session(device) as group:
                 return _train(recipe, name, command, say, progress, group, requests)
-        launch(n, _in_process, recipe.model_dump(mode="json"), name, command, hear=_passed_on(say, progress))
+        launch_stage(train, n, recipe, name, command, say=say, progress=progress)
     quick = recipe.execution.model_copy(update={"verify_stores": False})
     sources = open_sources(recipe.model_copy(update={"execution": quick}), torch.device("cpu"), progress)
     return run_of(recipe, name, sources.digests(Path(recipe.paths.stores)))
-
-
-def _passed_on(say: Say, progress: Progress) -> Callable[[tuple[Any, ...]], None]:
-    def hear(message: tuple[Any, ...]) -> None:
-        (say if len(message) == 1 else progress)(*message)
-
-    return hear
-
-
-def _in_process(tell: Callable[[tuple[Any, ...]], None], recipe: dict[str, Any], name: str, command: str) -> None:
-    """One of the processes that `train` has started."""
-    train(parse_recipe(recipe), name, command, lambda line: tell((line,)), lambda *what: tell(what))
 
 
 def _train(
@@ -95,7 +83,7 @@ def _train(
     use_threads(recipe.execution.threads)
     device = choose_device(recipe.execution.device)
     if group.rank:  # one speaks for all
-        say = progress = _silent
+        say = progress = silent
     sources = open_sources(recipe, device, progress)
     task = make_task(recipe, sources)
     folds = make_folds(sources, task, recipe, say)
@@ -338,7 +326,3 @@ def _trained_people(person_of: Mapping[str, int], recipe: Recipe) -> dict[str, i
 
 def _best_step(curve: pd.DataFrame) -> int:
     return int(curve["step"].to_numpy()[curve["validation_loss"].to_numpy().argmin()])
-
-
-def _silent(*_: object) -> None:
-    """For processes that do not speak."""

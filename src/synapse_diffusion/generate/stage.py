@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 import torch
 
-from synapse_diffusion.config import Recipe, parse_recipe
+from synapse_diffusion.config import Recipe
 from synapse_diffusion.encoders.autoencoders import Autoencoder
 from synapse_diffusion.parallel import (
     Group,
     choose_device,
     is_launched,
-    launch,
     most,
     n_processes,
     session,
@@ -40,6 +37,7 @@ from synapse_diffusion.training.pictured import (
     picture_parts,
     save_generator,
 )
+from synapse_diffusion.training.processes import launch_stage, silent
 from synapse_diffusion.training.requests import Requests
 from synapse_diffusion.training.sources import open_sources
 from synapse_diffusion.training.tasks import make_task
@@ -57,22 +55,10 @@ def train_generator(recipe: Recipe, command: str, say: Say, progress: Progress) 
     n = n_processes(recipe.execution.processes, device)
     with Requests(recipe.execution.checkpoint_minutes).heard_from_signals() as requests:
         if n > 1 and not is_launched():
-            launch(n, _in_process, recipe.model_dump(mode="json"), command, hear=_passed_on(say, progress))
-            return prepare(recipe, _silent, progress).run
+            launch_stage(train_generator, n, recipe, command, say=say, progress=progress)
+            return prepare(recipe, silent, progress).run
         with session(device) as group:
             return _train(recipe, command, say, progress, group, requests)
-
-
-def _passed_on(say: Say, progress: Progress) -> Callable[[tuple[Any, ...]], None]:
-    def hear(message: tuple[Any, ...]) -> None:
-        (say if len(message) == 1 else progress)(*message)
-
-    return hear
-
-
-def _in_process(tell: Callable[[tuple[Any, ...]], None], recipe: dict[str, Any], command: str) -> None:
-    """One of the processes that `train_generator` has started."""
-    train_generator(parse_recipe(recipe), command, lambda line: tell((line,)), lambda *what: tell(what))
 
 
 @dataclass(frozen=True)
@@ -91,7 +77,7 @@ def prepare(recipe: Recipe, say: Say, progress: Progress) -> Prepared:
     sources = open_sources(recipe, torch.device("cpu"), progress)
     task = make_task(recipe, sources)
     assert task.table is not None
-    parts = picture_parts(task.table, sources, make_folds(sources, task, recipe, _silent))
+    parts = picture_parts(task.table, sources, make_folds(sources, task, recipe, silent))
     files = Files.below(recipe)
     run, digest = generator_run(recipe, task.table, [*parts.train, *parts.validation], files)
     say(f"generator: {len(parts.train)} pictures of training concepts, {len(parts.validation)} to choose on")
@@ -101,7 +87,7 @@ def prepare(recipe: Recipe, say: Say, progress: Progress) -> Prepared:
 def _train(recipe: Recipe, command: str, say: Say, progress: Progress, group: Group, requests: Requests) -> Run:
     use_threads(recipe.execution.threads)
     if group.rank:
-        say = progress = _silent
+        say = progress = silent
     prepared = prepare(recipe, say, progress)
     run = prepared.run
     if most(int(run.checkpoint(WEIGHTS).exists()), group):
@@ -128,10 +114,7 @@ def _train(recipe: Recipe, command: str, say: Say, progress: Progress, group: Gr
     def on_check(step: int, row: dict[str, float]) -> None:
         progress(f"generator, validation loss {row['validation_loss']:.3f}", step, settings.steps)
 
-    curve = take_steps(
-        painter, plan, easels[0], lambda trained: judge(trained, easels[1]), on_check,
-        begin=lambda: None, to_compile=painter.network,
-    )  # fmt: skip
+    curve = take_steps(painter, plan, easels[0], lambda trained: judge(trained, easels[1]), on_check)
     weights = {name: whole(value) for name, value in painter.state_dict().items()}
     if group.rank == 0:
         write_table(pd.DataFrame(curve), run.folder / "curve.tsv")
@@ -162,7 +145,3 @@ def _easels(
         found.append(Easel(latents, conditions, components, settings, (settings.seed, number), group))
     assert conditions is not None
     return conditions, (found[0], found[1])
-
-
-def _silent(*_: object) -> None:
-    """For processes that do not speak."""

@@ -24,7 +24,7 @@ from synapse_diffusion.models.conditioning import Condition
 from synapse_diffusion.models.prior import EmbeddingPrior
 from synapse_diffusion.parallel import Group
 from synapse_diffusion.runs import load_tensors, save_atomically
-from synapse_diffusion.training.loop import Plan, take_steps
+from synapse_diffusion.training.loop import Plan, Trainable, take_steps
 from synapse_diffusion.training.objectives import Judged
 from synapse_diffusion.training.painter import noise_of
 from synapse_diffusion.training.requests import Requests
@@ -45,8 +45,10 @@ class Rows:
     condition: Condition
 
 
-class PriorLearner(nn.Module):
+class PriorLearner(Trainable):
     """The network; `forward` is its loss."""
+
+    network: EmbeddingPrior
 
     def __init__(self, settings: PriorSettings, size: int) -> None:
         super().__init__()
@@ -55,10 +57,6 @@ class PriorLearner(nn.Module):
     def forward(self, rows: Rows, progress: float | None) -> Tensor:
         """Squared error of the velocity."""
         return denoising_loss(self.network, RectifiedFlow(), rows.x0, rows.condition, rows.noise, rows.t_B)
-
-    def optimizer(self, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
-        """AdamW."""
-        return torch.optim.AdamW(self.parameters(), lr=learning_rate, weight_decay=weight_decay)
 
 
 @dataclass(frozen=True)
@@ -120,10 +118,7 @@ def fit_prior(
         plan = Plan(
             settings, execution, (settings.seed, 0), unfinished, Group(), requests, torch.device("cpu"), branch="prior"
         )
-        take_steps(
-            learner, plan, training, judge, on_check, begin=lambda: None,
-            to_compile=learner.network,
-        )  # fmt: skip
+        take_steps(learner, plan, training, judge, on_check)
     save_atomically(learner.state_dict(), path)
     unfinished.unlink(missing_ok=True)
     return learner

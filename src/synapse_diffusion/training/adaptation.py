@@ -40,8 +40,9 @@ from synapse_diffusion.training.decoders import (
 from synapse_diffusion.training.decoding import FoldModels, load_network, network_names, shapes_of
 from synapse_diffusion.training.examples import Asked, Examples
 from synapse_diffusion.training.feeding import Feed, batch_size
+from synapse_diffusion.training.fitting import begin_fit, outputs
 from synapse_diffusion.training.learner import STATISTICS_TRIALS, Learner
-from synapse_diffusion.training.loop import LARGEST_GRADIENT, begin_fit, outputs, seed_of
+from synapse_diffusion.training.loop import LARGEST_GRADIENT, seed_of
 from synapse_diffusion.training.setting import Index, Setting
 from synapse_diffusion.training.trained import Trained
 

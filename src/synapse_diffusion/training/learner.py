@@ -15,6 +15,7 @@ from synapse_diffusion.models.fusion import EarlyNetwork, Network
 from synapse_diffusion.models.starts import FOLDS, Moments, Start, encoding_starts, principal_axes, ridge_start
 from synapse_diffusion.parallel import Group, gather
 from synapse_diffusion.training.examples import Batch
+from synapse_diffusion.training.loop import Trainable
 from synapse_diffusion.training.objectives import Images, Objective
 
 STATISTICS_TRIALS: Final = 6000  # from which what a decoder estimates is fitted
@@ -22,11 +23,13 @@ LINEAR_TRIALS: Final = 20_000  # from which a baseline is fitted, held at once
 START_TRIALS: Final = 200_000  # of a modality, from which a linear path's start is solved
 
 
-class Learner(nn.Module):
+class Learner(Trainable):
     """Network and objective; `forward` gives the loss of the whole batch, from this process's share of the signals.
 
     FSDP gathers weights around `forward` alone, hence nothing that learns is touched elsewhere.
     """
+
+    network: Network | EarlyNetwork
 
     def __init__(
         self, network: Network | EarlyNetwork, objective: Objective, *, prior: float, group: Group, bfloat16: bool

@@ -3,34 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from synapse_diffusion.config import ExecutionSettings, TrainSettings
+from synapse_diffusion.config import ExecutionSettings, GeneratorSettings, PriorSettings, TrainSettings
 from synapse_diffusion.errors import RunError, StoppedError
-from synapse_diffusion.models.fusion import Network
 from synapse_diffusion.parallel import Group, freed_memory_kept, wrap
 from synapse_diffusion.training.checkpoint import Kept, State
-from synapse_diffusion.training.data import ScaledEpochs
-from synapse_diffusion.training.examples import Asked, Batch, Examples, chunks, read
-from synapse_diffusion.training.feeding import Feed, batch_size
-from synapse_diffusion.training.learner import (
-    START_TRIALS,
-    STATISTICS_TRIALS,
-    Learner,
-    begin,
-    estimates,
-    fit_statistics,
-)
-from synapse_diffusion.training.objectives import Images, Judged, Questions
+from synapse_diffusion.training.objectives import Judged
 from synapse_diffusion.training.requests import SAVE_AND_END, Requests
 
 WARM_UP: Final = 0.05  # of all steps
@@ -38,21 +25,19 @@ LARGEST_GRADIENT: Final = 5.0  # norm
 OnCheck = Callable[[int, dict[str, float]], None]
 
 
-class Schedule(Protocol):
-    """Settings of the steps, whatever is trained."""
+Schedule = TrainSettings | GeneratorSettings | PriorSettings
+"""Settings of the steps, whatever is trained."""
 
-    @property
-    def steps(self) -> int: ...  # noqa: D102
-    @property
-    def checks(self) -> int: ...  # noqa: D102
-    @property
-    def patience(self) -> int: ...  # noqa: D102
-    @property
-    def learning_rate(self) -> float: ...  # noqa: D102
-    @property
-    def weight_decay(self) -> float: ...  # noqa: D102
-    @property
-    def ema(self) -> float: ...  # noqa: D102
+
+class Trainable(nn.Module):
+    """A module whose `forward(batch, progress)` is the loss of the whole batch at that share of the steps."""
+
+    network: nn.Module
+    """What `execution.compile` compiles."""
+
+    def optimizer(self, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
+        """AdamW on all weights."""
+        return torch.optim.AdamW(self.parameters(), lr=learning_rate, weight_decay=weight_decay)
 
 
 class Batches(Protocol):
@@ -89,70 +74,15 @@ class Plan:
         return max(1, self.settings.steps // self.settings.checks)
 
 
-@dataclass(frozen=True)
-class Course:
-    """What one fit goes by: data, what to train and to choose on, settings, random key, where its state is kept."""
-
-    data: Mapping[str, ScaledEpochs]
-    training: Examples
-    validation: Asked | None
-    settings: TrainSettings
-    execution: ExecutionSettings
-    key: tuple[int, ...]
-    checkpoint: Path
-    group: Group
-    requests: Requests
-    n_steps: int | None = None
-    """Ends the schedule early: of a final fit, where nothing is chosen."""
-
-    @property
-    def plan(self) -> Plan:
-        """What does not depend on what is decoded."""
-        device = next(iter(self.data.values())).epochs.device
-        return Plan(
-            self.settings, self.execution, self.key, self.checkpoint, self.group, self.requests, device, self.n_steps
-        )
-
-
-def fit(
-    learner: Learner, course: Course, cell_of: Callable[[str], NDArray[np.int64]], on_check: OnCheck
-) -> list[dict[str, float]]:
-    """Train a decoder in place and keep the averaged weights of the best validation loss; returns the curve.
-
-    `cell_of`: trials (by modality) of equal number have equal mean responses.
-    """
-    size = batch_size(course.settings, len(course.training), course.group)
-    feed = Feed(course.data, course.training, course.settings, size, course.key, course.group)
-    validation = course.validation
-
-    def judge(trained: torch.nn.Module) -> Judged:
-        assert validation is not None
-        out_ND, target_N = outputs(trained, validation, course.data, course.group)
-        return learner.objective.judge(out_ND, target_N)
-
-    return take_steps(
-        learner, course.plan, feed, judge if validation is not None else None, on_check,
-        begin=lambda: begin_fit(learner, course.data, course.training, course.key, cell_of), to_compile=learner.network,
-    )  # fmt: skip
-
-
-class Trainable(Protocol):
-    """A module whose `forward(batch, progress)` is the loss of this process's share at that share of the steps."""
-
-    def optimizer(self, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
-        """Of its parameters."""
-
-
 def take_steps(
-    learner: torch.nn.Module, plan: Plan, feed: Batches, validate: Callable[[torch.nn.Module], Judged] | None,
-    on_check: OnCheck, *, begin: Callable[[], None], to_compile: torch.nn.Module,
+    learner: Trainable, plan: Plan, feed: Batches, validate: Callable[[nn.Module], Judged] | None, on_check: OnCheck,
+    begin: Callable[[], None] = lambda: None,
 ) -> list[dict[str, float]]:  # fmt: skip
     """Train in place and keep the averaged weights of the best validation loss; returns the curve.
 
     Without `validate` the averaged weights after the last step are kept. Everything random in a step comes from
     `key` and the step's number: a fit that is killed and started again goes on from its checkpoint and ends with the
-    same bits, and processes that share batches end where one would. `learner` is a `Trainable`; `begin` is called
-    before the first step.
+    same bits, and processes that share batches end where one would. `begin` is called before the first step.
     """
     settings = plan.settings
     learner.to(plan.device)
@@ -162,8 +92,8 @@ def take_steps(
             begin()
     trained = wrap(learner, plan.group, plan.execution.sharding)
     if plan.execution.compile:
-        to_compile.compile(options={"fallback_random": True})  # dropout draws as it does uncompiled
-    optimizer = cast("Trainable", learner).optimizer(settings.learning_rate, settings.weight_decay)
+        learner.network.compile(options={"fallback_random": True})  # dropout draws as it does uncompiled
+    optimizer = learner.optimizer(settings.learning_rate, settings.weight_decay)
     parameters = dict(learner.named_parameters())
     ema = {name: p.detach().clone() for name, p in parameters.items()}
     kept = Kept(learner, optimizer, ema, {name: value.clone() for name, value in ema.items()})
@@ -184,43 +114,8 @@ def take_steps(
     return state.curve
 
 
-def begin_fit(
-    learner: Learner, data: Mapping[str, ScaledEpochs], training: Examples, key: tuple[int, ...],
-    cell_of: Callable[[str], NDArray[np.int64]],
-) -> None:  # fmt: skip
-    """Statistics and linear solutions from training trials; the same in every process."""
-    rng = np.random.default_rng(key)
-    asked = _some(training, STATISTICS_TRIALS, rng)
-    name, pick = next(iter(asked.picks.items()))
-    if estimates(learner.network):
-        fit_statistics(learner.network, read(asked, data), cell_of(name)[pick.rows])
-    if isinstance(learner.objective, Images | Questions):
-        begin(learner.network, _all_batches(learner, data, training, rng), learner.objective)
-
-
-def _all_batches(
-    learner: Learner, data: Mapping[str, ScaledEpochs], training: Examples, rng: np.random.Generator
-) -> Iterator[Batch]:
-    """Training trials from which linear paths are solved: of each modality by itself, or of early fusion pairs."""
-    alone = isinstance(learner.network, Network)
-    parts = [{name: trials} for name, trials in training.trials.items()] if alone else [training.trials]
-    for trials in parts:
-        asked = _some(Examples(trials, training.target_I), START_TRIALS, rng)
-        yield from (read(asked.part(at), data) for at in chunks(len(asked)))
-
-
-def _some(examples: Examples, n: int, rng: np.random.Generator) -> Asked:
-    """At most `n` decisions on training trials: of one modality all trials at random, else pairs."""
-    if len(examples.trials) == 1:
-        [(name, trials)] = examples.trials.items()
-        at = np.sort(rng.permutation(len(trials.rows))[:n])
-        return Examples({name: trials.only(at)}, examples.target_I).each()
-    items = np.sort(rng.permutation(np.arange(len(examples)))[:n])
-    return examples.draw(items, rng, 1)
-
-
 def _stretch(
-    trained: torch.nn.Module, kept: Kept, plan: Plan, feed: Batches, state: State, stop: int, requests: Requests
+    trained: nn.Module, kept: Kept, plan: Plan, feed: Batches, state: State, stop: int, requests: Requests
 ) -> None:
     """Steps until the next check."""
     settings = plan.settings
@@ -236,7 +131,7 @@ def _stretch(
         loss: Tensor = trained(batch, state.step / settings.steps)
         kept.optimizer.zero_grad()
         torch.autograd.backward(loss)
-        torch.nn.utils.clip_grad_norm_(kept.module.parameters(), LARGEST_GRADIENT)
+        nn.utils.clip_grad_norm_(kept.module.parameters(), LARGEST_GRADIENT)
         kept.optimizer.step()
         decay = min(settings.ema, (2 + state.step) / (11 + state.step))
         averaging(decay)(averages, weights, 0)
@@ -256,7 +151,7 @@ def _stretch(
 
 
 def _check(
-    trained: torch.nn.Module, kept: Kept, plan: Plan, state: State, validate: Callable[[torch.nn.Module], Judged] | None
+    trained: nn.Module, kept: Kept, plan: Plan, state: State, validate: Callable[[nn.Module], Judged] | None
 ) -> dict[str, float]:
     """Validate the averaged weights, keep them if they are the best, and add a row to the curve."""
     judged = Judged(math.nan, math.nan)
@@ -284,7 +179,7 @@ def _check(
 
 
 @torch.no_grad()
-def _validated(trained: torch.nn.Module, kept: Kept, validate: Callable[[torch.nn.Module], Judged]) -> Judged:
+def _validated(trained: nn.Module, kept: Kept, validate: Callable[[nn.Module], Judged]) -> Judged:
     """What the averaged weights make of validation."""
     parameters = dict(kept.module.named_parameters())
     current = {name: p.detach().clone() for name, p in parameters.items()}
@@ -295,27 +190,6 @@ def _validated(trained: torch.nn.Module, kept: Kept, validate: Callable[[torch.n
     for name, parameter in parameters.items():
         parameter.copy_(current[name])
     return judged
-
-
-@torch.no_grad()
-def outputs(
-    trained: torch.nn.Module, asked: Asked, data: Mapping[str, ScaledEpochs], group: Group
-) -> tuple[Tensor, Tensor]:
-    """Main outputs (N, D) and targets (N,) of a learner in evaluation mode; the group shares the work."""
-    out, targets = [], []
-    for at in chunks(len(asked), 256 * group.size):
-        part = asked.part(at)
-        n = len(part)
-        per = -(-n // group.size)  # every process answers equally many, the last ones some twice
-        mine = slice(min(group.rank * per, max(0, n - per)), min(group.rank * per, max(0, n - per)) + per)
-        answers = trained(read(part.part(mine), data), None)
-        starts = [min(rank * per, max(0, n - per)) for rank in range(group.size)]
-        place = torch.cat([torch.arange(start, start + per) for start in starts])
-        joined = torch.empty(n, answers.shape[1], device=answers.device)
-        joined[place.to(answers.device)] = answers
-        out.append(joined)
-        targets.append(torch.from_numpy(part.target_N).to(answers.device))
-    return torch.cat(out), torch.cat(targets)
 
 
 def _schedule(step: int, steps: int) -> float:

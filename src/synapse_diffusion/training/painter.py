@@ -21,6 +21,7 @@ from synapse_diffusion.models.conditioning import Condition
 from synapse_diffusion.models.dit import DiT
 from synapse_diffusion.parallel import Group, gather
 from synapse_diffusion.training.conditions import LOW, Conditions, doubted
+from synapse_diffusion.training.loop import Trainable
 from synapse_diffusion.training.objectives import Judged
 
 ORDER, DRAW = 7, 8  # streams of random numbers
@@ -38,8 +39,10 @@ class Strokes:
     condition: Condition
 
 
-class Painter(nn.Module):
+class Painter(Trainable):
     """The network and what it is trained by; `forward` is the loss of the whole batch, from this process's share."""
+
+    network: DiT
 
     def __init__(
         self, settings: GeneratorSettings, shape: tuple[int, int, int], sizes: Mapping[str, int], group: Group
@@ -66,10 +69,6 @@ class Painter(nn.Module):
             self.settings.min_snr or None,
         )  # fmt: skip
         return gather(loss.reshape(1, 1), self._group).mean()
-
-    def optimizer(self, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
-        """AdamW."""
-        return torch.optim.AdamW(self.parameters(), lr=learning_rate, weight_decay=weight_decay)
 
 
 @dataclass(frozen=True)
