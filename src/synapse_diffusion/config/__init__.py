@@ -1,28 +1,27 @@
 """What a user may choose: one frozen, typed tree; loading, overriding, digest."""
 
-from synapse_diffusion.config.load import dump_recipe, load_recipe, parse_recipe
-from synapse_diffusion.config.tree import (
-    ConvertSettings,
-    DataSettings,
+from synapse_diffusion.config.decoding import (
     EmbedSettings,
     EvaluateSettings,
-    EventColumns,
-    ExecutionSettings,
-    GeneratorSettings,
     LabelSettings,
     LossSettings,
     ModelSettings,
-    PairSettings,
-    PathSettings,
-    PriorSettings,
-    Recipe,
-    ReconstructSettings,
-    SimulateSettings,
     SplitSettings,
     TargetSettings,
     TrainSettings,
     ViewSettings,
 )
+from synapse_diffusion.config.load import dump_recipe, load_recipe, parse_recipe
+from synapse_diffusion.config.pictures import GeneratorSettings, PriorSettings, ReconstructSettings
+from synapse_diffusion.config.recordings import (
+    ConvertSettings,
+    DataSettings,
+    EventColumns,
+    PairSettings,
+    PathSettings,
+    SimulateSettings,
+)
+from synapse_diffusion.config.tree import ExecutionSettings, Recipe
 
 __all__ = [
     "ConvertSettings",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
@@ -15,6 +15,7 @@ import pandas as pd
 
 from synapse_diffusion.bids import Recording, find_eeg2, find_recordings
 from synapse_diffusion.config import Recipe
+from synapse_diffusion.config.tree import differences
 from synapse_diffusion.convert.epochs import convert_epochs
 from synapse_diffusion.convert.recording import Converted, about, convert_recording, things_folder
 from synapse_diffusion.errors import BusyError, DataError, MissingError, SettingsError, StoreError, SynapseError
@@ -91,7 +92,10 @@ def finished(recording: Recording, recipe: Recipe, target: Path) -> Converted | 
         return None  # not there, or damaged: converted (again)
     expected = about(recording, recipe)
     if manifest.get("settings_digest") != expected["settings_digest"]:
-        changed = ", ".join(_differences(manifest.get("settings", {}), expected["settings"]))
+        changed = ", ".join(
+            f"{key} = {there} there, {now} now"
+            for key, there, now in differences(manifest.get("settings", {}), expected["settings"])
+        )
         raise StoreError(
             f"{folder}: was converted with other settings ({changed}); remove it, or keep both by another data.name or "
             "paths.stores"
@@ -103,17 +107,6 @@ def finished(recording: Recording, recipe: Recipe, target: Path) -> Converted | 
     except StoreError:
         return None
     return Converted(recording, folder, n_trials, tuple(manifest["notes"]), skipped=True)
-
-
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    found = []
-    for key in sorted({*old, *new}):
-        a, b = old.get(key), new.get(key)
-        if isinstance(a, dict) and isinstance(b, dict):
-            found += _differences(a, b, f"{prefix}{key}.")
-        elif a != b:
-            found.append(f"{prefix}{key} = {a} there, {b} now")
-    return found
 
 
 def _require_own_folders(recordings: Sequence[Recording]) -> None:

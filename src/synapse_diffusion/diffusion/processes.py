@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,20 +14,20 @@ import torch
 from torch import Tensor
 
 
-class Process:
+class Process(ABC):
     """x_t = alpha_t x_0 + sigma_t eps for 0 <= t <= 1; alpha_0 = 1 and sigma_0 = 0."""
 
+    @abstractmethod
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """alpha_t and sigma_t of times in any shape."""
-        raise NotImplementedError
 
+    @abstractmethod
     def target(self, x0: Tensor, noise: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """What the network is to predict; alpha and sigma must broadcast against x_0."""
-        raise NotImplementedError
 
+    @abstractmethod
     def estimate(self, x: Tensor, prediction: Tensor, alpha: float, sigma: float) -> tuple[Tensor, Tensor]:
         """x_0 and eps that follow from x_t and a prediction."""
-        raise NotImplementedError
 
     def path(self, times: Sequence[float]) -> tuple[list[float], list[float]]:
         """alpha and sigma of each of a sampler's times, in double precision."""

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from synapse_diffusion.config import Recipe
+from synapse_diffusion.config.tree import differences
 from synapse_diffusion.errors import RunError
 from synapse_diffusion.evaluate.stage import evaluate
 from synapse_diffusion.runs import Run, open_run
@@ -89,7 +90,7 @@ def _seeds(runs: Sequence[Run]) -> list[int]:
     seeds: dict[int, Run] = {}
     for run in runs:
         recipe = run.recipe
-        other = [key for key in _differences(own, _own_settings(recipe)) if key != "train.seed"]
+        other = [key for key, *_ in differences(own, _own_settings(recipe)) if key != "train.seed"]
         if other:
             raise RunError(
                 f"{run.folder}: differs from {first.folder} in {', '.join(other)}, not in train.seed alone; evaluate "
@@ -109,18 +110,6 @@ def _seeds(runs: Sequence[Run]) -> list[int]:
 
 def _own_settings(recipe: Recipe) -> dict[str, Any]:
     return recipe.model_dump(mode="json", exclude={"paths", "execution"})
-
-
-def _differences(a: dict[str, Any], b: dict[str, Any], prefix: str = "") -> list[str]:
-    """Keys whose values differ."""
-    found = []
-    for key in sorted({*a, *b}):
-        one, other = a.get(key), b.get(key)
-        if isinstance(one, dict) and isinstance(other, dict):
-            found += _differences(one, other, f"{prefix}{key}.")
-        elif one != other:
-            found.append(f"{prefix}{key}")
-    return found
 
 
 def _is_scored(run: Run) -> bool:

@@ -7,6 +7,7 @@ variance of the trial's own features, one gain and one bias a feature, as many p
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Final
 
@@ -41,7 +42,7 @@ class Shape:
         return torch.tensor([[torch.nan if v is None else v for v in row] for row in self.positions])
 
 
-class Decoder(nn.Module):
+class Decoder(nn.Module, ABC):
     """`forward(x_BCT, person_B) -> (B, D)`, and what the training loop asks beside that.
 
     `x_BCT` are scaled signals, `person_B` indices of the people whose weights apply. In training `fold_B` names the
@@ -52,9 +53,9 @@ class Decoder(nn.Module):
         super().__init__()
         self.sfreq = shape.sfreq
 
+    @abstractmethod
     def forward(self, x_BCT: Tensor, person_B: Tensor, fold_B: Tensor | None = None) -> Tensor:
         """Outputs (B, D)."""
-        raise NotImplementedError
 
     def fit_statistics(self, x_NCT: Tensor, label_N: Tensor, person_N: Tensor) -> None:
         """Set what is estimated rather than learned from scaled training trials, once, before training; most: nothing.

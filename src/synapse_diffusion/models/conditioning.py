@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NamedTuple
 
@@ -26,19 +27,19 @@ class Condition(NamedTuple):
     present: Mapping[str, Tensor]
 
 
-class Denoiser(nn.Module):
+class Denoiser(nn.Module, ABC):
     """A network with what does not change from step to step taken out of the step.
 
     `forward` is for training; a sampler calls `embed` once and `denoise` at each step.
     """
 
+    @abstractmethod
     def embed(self, condition: Condition, n_rows: int) -> Embedded:
         """The conditions of `n_rows` rows, as `denoise` takes them. `ValueError` for a name that is not its own."""
-        raise NotImplementedError
 
+    @abstractmethod
     def denoise(self, x: Tensor, t: Tensor, embedded: Embedded) -> Tensor:
         """Prediction in the shape of x; times (B,), or (1,) for all rows."""
-        raise NotImplementedError
 
     def forward(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
         """Prediction in the shape of x at times (B,).

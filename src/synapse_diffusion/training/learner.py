@@ -16,7 +16,7 @@ from synapse_diffusion.models.starts import FOLDS, Moments, Start, encoding_star
 from synapse_diffusion.parallel import Group, gather
 from synapse_diffusion.training.examples import Batch
 from synapse_diffusion.training.loop import Trainable
-from synapse_diffusion.training.objectives import Images, Objective
+from synapse_diffusion.training.objectives import Images, Objective, Questions
 
 STATISTICS_TRIALS: Final = 6000  # from which what a decoder estimates is fitted
 LINEAR_TRIALS: Final = 20_000  # from which a baseline is fitted, held at once
@@ -88,7 +88,7 @@ def fit_statistics(network: Network | EarlyNetwork, batch: Batch, cell_N: NDArra
 
 
 @torch.no_grad()
-def begin(network: Network | EarlyNetwork, batches: Iterable[Batch], objective: Objective) -> None:
+def begin(network: Network | EarlyNetwork, batches: Iterable[Batch], objective: Images | Questions) -> None:
     """Let linear paths, and the map of images where it is learned, begin at closed-form solutions (`models.starts`)."""
     shared = objective.space if isinstance(objective, Images) and objective.space.is_learned else None
     axes_DE = None if shared is None else principal_axes(shared.trained())[0]

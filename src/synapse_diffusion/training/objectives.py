@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -43,7 +44,7 @@ class Judged:
     score: float
 
 
-class Objective(nn.Module):
+class Objective(nn.Module, ABC):
     """`forward(out_BD, target_B)`: the loss of a whole batch. `n_outputs` is D."""
 
     n_outputs: int
@@ -62,25 +63,21 @@ class Objective(nn.Module):
         """The folds (B,) of targets' concepts, where there are linear solutions to begin at."""
         return None if self.fold_U is None else self.fold_U[target_B]
 
+    @abstractmethod
     def forward(self, out_BD: Tensor, target_B: Tensor, progress: float) -> Tensor:
         """Mean loss in nats; `progress` is the share of the steps that are done."""
-        raise NotImplementedError
 
+    @abstractmethod
     def judge(self, out_ND: Tensor, target_N: Tensor) -> Judged:
         """How good outputs (N, D) of validation trials are."""
-        raise NotImplementedError
 
+    @abstractmethod
     def likelihood_loss(self, out_ND: Tensor, target_N: Tensor) -> Tensor:
         """Cross-entropy in nats of outputs (N, D) whose size says how sure they are: what fusion weights minimise."""
-        raise NotImplementedError
 
+    @abstractmethod
     def scores(self, out_ND: Tensor, gallery_K: Tensor | None = None) -> Tensor:
         """What is decided by (N, K): larger is more likely; logarithms of probabilities up to scale."""
-        raise NotImplementedError
-
-    def vectors(self, target_N: Tensor) -> Tensor:
-        """Targets (N, D) as numbers, for decoders that can begin at a linear solution."""
-        raise NotImplementedError
 
 
 class Classes(Objective):
