@@ -277,17 +277,23 @@ def speed(scratch: Path, rounds: int, batch: int) -> None:
         with h5py.File(path, "w") as file:
             file["x"], file["y"] = x_NCT, y_N
         print(f"{model}, {size.n_sensors} x {size.n_times}, batch {batch}, one thread")
-        forms: dict[str, Callable[[], nn.Module]] = {"tsconv": published_tsconv, "eegnet": published_eegnet}
-        plain = forms[model]
-        longer, steps = 24, 8  # ours is through sooner
-        ways: dict[str, Callable[[], float]] = {
-            "ours": lambda: trainer.fit(model, longer, batch, Group()).trials_per_s,  # noqa: B023
-            "PyTorch, DataLoader, HDF5": lambda: plain_loop(plain(), path, steps, batch),  # noqa: B023
-        }
-        if has_braindecode():
-            make = plain if model == "tsconv" else eegnet_of_braindecode
-            ways["braindecode, skorch"] = lambda: by_skorch(make(), x_NCT, y_N, steps, batch)  # noqa: B023
-        race(ways, rounds)
+        race(ways_of(model, trainer, path, x_NCT, y_N, batch), rounds)
+
+
+def ways_of(
+    model: str, trainer: Trainer, path: Path, x_NCT: NDArray[np.float32], y_N: NDArray[np.int64], batch: int
+) -> dict[str, Callable[[], float]]:
+    """Trials a second of the ways to train one model."""
+    plain = {"tsconv": published_tsconv, "eegnet": published_eegnet}[model]
+    longer, steps = 24, 8  # ours is through sooner
+    ways: dict[str, Callable[[], float]] = {
+        "ours": lambda: trainer.fit(model, longer, batch, Group()).trials_per_s,
+        "PyTorch, DataLoader, HDF5": lambda: plain_loop(plain(), path, steps, batch),
+    }
+    if has_braindecode():
+        make = plain if model == "tsconv" else eegnet_of_braindecode
+        ways["braindecode, skorch"] = lambda: by_skorch(make(), x_NCT, y_N, steps, batch)
+    return ways
 
 
 def waits(scratch: Path, batch: int) -> None:

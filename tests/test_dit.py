@@ -34,8 +34,8 @@ def make(name: str, dropout: float = 0.0) -> tuple[Denoiser, tuple[int, ...]]:
         return DiT((3, 16, 8), SIZES, width=32, depth=2, heads=2, dropout=dropout), (3, 16, 8)
     if name == "latents":
         shape = (8, 6, 6)
-        small = {"width": 32, "depth": 2, "heads": 2, "patch": 2, "dropout": dropout}
-        return DiT(shape, SIZES, 4, positions="learned", **small), shape  # type: ignore[arg-type]
+        network = DiT(shape, SIZES, 4, positions="learned", width=32, depth=2, heads=2, patch=2, dropout=dropout)
+        return network, shape
     return EmbeddingPrior(9, SIZES, width=32, depth=2, dropout=dropout), (9,)
 
 

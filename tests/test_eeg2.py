@@ -59,7 +59,7 @@ def write_raw(folder: Path, part: str, session: int) -> tuple[NDArray[np.float64
         "raw_eeg_data": np.append(signal_CT, stim, 0), "ch_names": [*NAMES, "stim"],
         "ch_types": ["eeg"] * len(NAMES) + ["stim"], "sfreq": SFREQ, "highpass": 0.01, "lowpass": 100,
     }  # fmt: skip
-    np.save(folder / f"raw_eeg_{part}.npy", found)  # type: ignore[arg-type]
+    np.save(folder / f"raw_eeg_{part}.npy", np.array(found, dtype=object))
     return signal_CT, sample, code, sequence
 
 
@@ -82,7 +82,7 @@ def write_epochs(folder: Path, part: str, names: list[str] = NAMES) -> NDArray[n
     data = np.random.default_rng(len(part)).standard_normal((*shape, len(names), 100))
     (folder / "sub-01").mkdir(parents=True, exist_ok=True)
     found = {"preprocessed_eeg_data": data, "ch_names": names, "times": np.arange(-20, 80) / 100}
-    np.save(folder / f"sub-01/preprocessed_eeg_{part}.npy", found)  # type: ignore[arg-type]
+    np.save(folder / f"sub-01/preprocessed_eeg_{part}.npy", np.array(found, dtype=object))
     return data
 
 
@@ -95,7 +95,7 @@ def eeg2(tmp_path_factory: pytest.TempPathFactory) -> Path:
             write_raw(folder / "raw", part, session)
     for part in ("training", "test"):
         write_epochs(folder / "epochs", part)
-    np.save(folder / "image_metadata.npy", images())  # type: ignore[arg-type]
+    np.save(folder / "image_metadata.npy", np.array(images(), dtype=object))
     (folder / "things").mkdir()
     (folder / "things/things_concepts.tsv").write_text("uniqueID\n" + "\n".join([*TRAIN, *TEST]) + "\n")
     rows = "".join(f"{int(name in FRUIT)}\t{int(name not in FRUIT)}\n" for name in [*TRAIN, *TEST])
@@ -310,7 +310,7 @@ def test_lists_within_lists_take_no_longer_than_the_file(tmp_path: Path) -> None
 @pytest.mark.parametrize("protocol", [2, 3, 4])
 def test_arrays_stay_in_the_file(tmp_path: Path, protocol: int) -> None:
     path = tmp_path / "x.npy"
-    found = {
+    found: dict[str, Any] = {
         "large": np.random.default_rng(0).standard_normal((64, 3000)), "fortran": np.asfortranarray(np.eye(400)),
         "small": np.arange(5, dtype=">i2"), "text": np.array(["O1", "Oz"]), "objects": np.array(["a", "b"], object),
         "number": np.float64(2.5), "none": None, "list": [1, 2.5, "x", (True, False)], "flag": np.array([True]),
@@ -319,7 +319,7 @@ def test_arrays_stay_in_the_file(tmp_path: Path, protocol: int) -> None:
         pickle.dump(found, file, protocol=protocol)
     ours = read_dict(path, tuple(found))
     for key in ("large", "fortran", "small", "text", "objects", "number", "flag"):
-        assert np.array_equal(ours[key], found[key]), key  # type: ignore[arg-type]
+        assert np.array_equal(ours[key], found[key]), key
     assert ours["list"] == [1, 2.5, "x", [True, False]]
     if protocol > 2:
         assert isinstance(ours["large"], np.memmap)
@@ -338,7 +338,7 @@ def spoil(folder: Path, change: Callable[[dict[str, Any]], None], name: str = "r
     found = np.load(path, allow_pickle=True).item()
     change(found)
     np.save(path, found)
-    np.save(folder / "image_metadata.npy", images())  # type: ignore[arg-type]
+    np.save(folder / "image_metadata.npy", np.array(images(), dtype=object))
     many = EPOCHS if name.startswith("pre") else ()
     return recipe_of(folder, *many, "data.folder=")
 
@@ -414,7 +414,7 @@ def test_other_files_and_cut_ones(tmp_path: Path, content: bytes) -> None:
 
 def test_a_file_cut_short_anywhere(tmp_path: Path) -> None:
     path = tmp_path / "x.npy"
-    np.save(path, {"raw_eeg_data": np.ones((64, 4000)), "sfreq": 1000})  # type: ignore[arg-type]
+    np.save(path, np.array({"raw_eeg_data": np.ones((64, 4000)), "sfreq": 1000}, dtype=object))
     whole = path.read_bytes()
     for size in (100, 200, 5000, len(whole) // 2, len(whole) - 3):
         path.write_bytes(whole[:size])

@@ -6,8 +6,10 @@ import multiprocessing
 import os
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -131,13 +133,8 @@ def test_a_checkpoint_opens_in_any_group(
                 if stop and saves == 10:
                     raise KeyboardInterrupt
 
-            checkpoint.Kept.save = stopping  # type: ignore[method-assign, assignment]
-            try:
+            with mock.patch.object(checkpoint.Kept, "save", stopping), suppress(KeyboardInterrupt):
                 train(recipe, "x", "test", quiet, quiet)
-            except KeyboardInterrupt:
-                pass
-            finally:
-                checkpoint.Kept.save = save  # type: ignore[method-assign]
 
         if kind == "one":
             run(Group(), tmp_path)

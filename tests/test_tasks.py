@@ -33,7 +33,8 @@ from synapse_diffusion.store.files import open_store
 from synapse_diffusion.train import train
 from synapse_diffusion.training.examples import read
 from synapse_diffusion.training.parts import make_folds
-from synapse_diffusion.training.sources import Sources, open_sources
+from synapse_diffusion.training.setting import Setting
+from synapse_diffusion.training.sources import open_sources
 from synapse_diffusion.training.tasks import make_task
 from synapse_diffusion.training.trained import open_trained
 
@@ -244,14 +245,8 @@ def test_two_people_never_share_a_trial(both: Path) -> None:
     task = make_task(recipe, sources)
     fold = make_folds(sources, task, recipe, quiet)[0]
 
-    class Setting:
-        """What the pairing asks for."""
-
-        def __init__(self, sources: Sources) -> None:
-            self.sources = sources
-
     rows = np.flatnonzero(fold["eeg"] == TEST)
-    first, second = two_people(Setting(sources), "eeg", rows, 2, np.random.default_rng(0))  # type: ignore[arg-type]
+    first, second = two_people(Setting(recipe, sources, task, {}), "eeg", rows, 2, np.random.default_rng(0))
     trials = sources.of["eeg"].trials
     used = np.concatenate([*first, *second])
     assert len(set(used)) == len(used) > 0

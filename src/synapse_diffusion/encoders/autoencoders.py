@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -14,8 +12,9 @@ import torch
 from safetensors.torch import load_file
 
 from synapse_diffusion.encoders import taesd
+from synapse_diffusion.encoders.loading import faults, quietly
 from synapse_diffusion.encoders.pixels import state_digest
-from synapse_diffusion.errors import DataError, MissingError, SettingsError, SynapseError
+from synapse_diffusion.errors import DataError, MissingError, SettingsError
 
 Kind = Literal["none", "taesd", "diffusers"]
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -111,7 +110,7 @@ def _diffusers(weights: str, device: torch.device, precision: Precision) -> Auto
             "an autoencoder of diffusers needs a package: pip install 'synapse-diffusion[generators]'"
         ) from None
     place, where = _place(weights)
-    with _faults(weights), _quietly(diffusers):
+    with faults("generator.weights", weights, "an autoencoder"), quietly(diffusers):
         config = diffusers.AutoencoderKL.load_config(place, **where)
         kind = config.get("_class_name")
         if kind not in CLASSES:
@@ -196,35 +195,3 @@ def _named(encoder: Mapping[str, torch.Tensor], decoder: Mapping[str, torch.Tens
 
 def _type(precision: Precision) -> torch.dtype:
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
-
-
-@contextmanager
-def _faults(weights: str) -> Iterator[None]:
-    """diffusers' failures as one line each."""
-    try:
-        yield
-    except SynapseError:
-        raise
-    except Exception as error:  # of any kind, from configuration, download, safetensors
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        if isinstance(error, OSError) and not Path(weights).is_dir():
-            raise MissingError(
-                f"{weights!r}: no such folder, and not to be had from huggingface.co or its cache: {reason}"
-            ) from None
-        raise DataError(f"{weights}: cannot be loaded as an autoencoder: {reason}") from None
-
-
-@contextmanager
-def _quietly(diffusers: Any) -> Iterator[None]:
-    log = diffusers.utils.logging
-    verbosity, bars = log.get_verbosity(), log.is_progress_bar_enabled()
-    log.set_verbosity_error()
-    log.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of arguments that diffusers itself gives to huggingface_hub
-            yield
-    finally:
-        log.set_verbosity(verbosity)
-        if bars:
-            log.enable_progress_bar()

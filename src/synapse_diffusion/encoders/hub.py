@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -14,8 +12,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from synapse_diffusion.encoders.loading import faults, quietly
 from synapse_diffusion.encoders.pixels import Preparation, Tower, pooled, state_digest
-from synapse_diffusion.errors import DataError, MissingError, SettingsError, SynapseError
+from synapse_diffusion.errors import DataError, MissingError, SettingsError
 
 # the towers that hold only what a picture needs, also when the checkpoint has a text side; all others: AutoModel
 CLASSES: Final = {
@@ -62,7 +61,7 @@ def build_transformers(weights: str, device: torch.device) -> Tower:
         _check_folder(Path(weights))
     elif not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", weights):
         raise MissingError(f"embed.weights = {weights!r}: no such folder, and not a name on huggingface.co")
-    with _quietly(transformers), _faults(weights):
+    with quietly(transformers), faults("embed.weights", weights, "a vision model"):
         config = transformers.AutoConfig.from_pretrained(weights)
         processor = transformers.AutoImageProcessor.from_pretrained(weights)
         own: dict[str, Any] = {}
@@ -187,37 +186,3 @@ def _check_folder(folder: Path) -> None:
         raise MissingError(f"{folder}: no weights in safetensors (pickled ones are never read); convert or fetch them")
     if not any((folder / name).is_file() for name in ("preprocessor_config.json", "processor_config.json")):
         raise MissingError(f"{folder}: no preprocessor_config.json; copy it from where the weights are from")
-
-
-@contextmanager
-def _faults(weights: str) -> Iterator[None]:
-    """transformers' failures as one line each."""
-    try:
-        yield
-    except SynapseError:
-        raise
-    except Exception as error:  # of any kind, from configuration, download, safetensors
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        if isinstance(error, OSError) and not Path(weights).is_dir():
-            raise MissingError(
-                f"embed.weights = {weights!r}: no such folder, and not to be had from huggingface.co or its cache: "
-                f"{reason}"
-            ) from None
-        raise DataError(f"{weights}: cannot be loaded as a vision model: {reason}") from None
-
-
-@contextmanager
-def _quietly(transformers: Any) -> Iterator[None]:
-    """Without progress bars, lists of keys of the text side, and a line for each try at the network."""
-    log, hub = transformers.utils.logging, logging.getLogger("huggingface_hub")
-    verbosity, level, bars = log.get_verbosity(), hub.level, log.is_progress_bar_enabled()
-    log.set_verbosity_error()
-    log.disable_progress_bar()
-    hub.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        log.set_verbosity(verbosity)
-        hub.setLevel(level)
-        if bars:
-            log.enable_progress_bar()

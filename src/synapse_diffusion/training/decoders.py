@@ -142,7 +142,8 @@ def learn_person_only(decoder: Decoder) -> None:
         value = _tensor(decoder, name)
         if isinstance(value, torch.nn.Parameter):
             value.requires_grad_(True)
-            value.register_hook(_last_row)  # type: ignore[no-untyped-call]
+            hook: Callable[..., object] = value.register_hook
+            hook(_last_row)
 
 
 def _last_row(gradient: torch.Tensor) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import torch
@@ -37,7 +37,8 @@ def calibrate(learner: Learner, validation: Asked, data: Mapping[str, ScaledEpoc
         torch.autograd.backward(total)
         return total
 
-    optimizer.step(loss)  # type: ignore[no-untyped-call]
+    step: Callable[..., object] = optimizer.step
+    step(loss)
     network.exponent_M3 = free.detach().clone()
 
 
