@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,27 +28,25 @@ def draw(
     The noise follows from seed, image and draw, and parts are always the same rows: killed and started again, the
     same files come out.
     """
-    jobs = list(enumerate(table.rows["draw"].astype(int)))
-    paths = [_path(folder, table, row, sample) for row, sample in jobs]
-    for start in range(0, len(jobs), settings.batch):
-        progress("drawing pictures", start, len(jobs))
+    paths = [_path(folder, row) for row in table.rows.to_dict("records")]
+    for start in range(0, len(paths), settings.batch):
+        progress("drawing pictures", start, len(paths))
         part = slice(start, start + settings.batch)
         if all(path.exists() for path in paths[part]):
             continue
-        for picture_3HW, path in zip(_painted(generator, table, settings, jobs[part]), paths[part], strict=True):
+        for picture_3HW, path in zip(_painted(generator, table, settings, part), paths[part], strict=True):
             save_picture(picture_3HW, path)
-    progress("drawing pictures", len(jobs), len(jobs))
+    progress("drawing pictures", len(paths), len(paths))
     return np.stack([read_picture(path) for path in paths])
 
 
-def _painted(
-    generator: Generator, table: EmbeddingTable, settings: ReconstructSettings, jobs: Sequence[tuple[int, int]]
-) -> Pictures:
-    device = next(generator.painter.parameters()).device
-    images = table.rows["image_id"].to_numpy(dtype=str)
-    noise = [noise_of(settings.seed, [images[row]], sample, generator.painter.shape) for row, sample in jobs]
-    rows = [row for row, _ in jobs]
-    components = {name: torch.from_numpy(z[rows]).to(device) for name, z in table.vectors.items()}
+def _painted(generator: Generator, table: EmbeddingTable, settings: ReconstructSettings, part: slice) -> Pictures:
+    device, rows = next(generator.painter.parameters()).device, table.rows[part]
+    noise = [
+        noise_of(settings.seed, [str(image)], int(sample), generator.painter.shape)
+        for image, sample in zip(rows["image_id"], rows["draw"], strict=True)
+    ]
+    components = {name: torch.from_numpy(z[part]).to(device) for name, z in table.vectors.items()}
     latents = paint(generator.painter, generator.conditions, components, torch.cat(noise).to(device), settings)
     return as_bytes(generator.autoencoder.decode(latents))
 
@@ -57,10 +56,9 @@ def as_bytes(images_B3HW: torch.Tensor) -> Pictures:
     return np.asarray((images_B3HW.cpu() * 255).round().clamp(0, 255).to(torch.uint8).numpy())
 
 
-def _path(folder: Path, table: EmbeddingTable, row: int, sample: int) -> Path:
-    values = table.rows.iloc[row]
-    person = str(values["person"]).replace("/", "-")
-    return folder / str(values["source"]) / person / f"k{values['k_repeats']}" / f"{values['image_id']}-{sample}.png"
+def _path(folder: Path, row: Mapping[Hashable, Any]) -> Path:
+    person = str(row["person"]).replace("/", "-")
+    return folder / str(row["source"]) / person / f"k{row['k_repeats']}" / f"{row['image_id']}-{row['draw']}.png"
 
 
 def save_picture(picture_3HW: Pictures, path: Path) -> None:

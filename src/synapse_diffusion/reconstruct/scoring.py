@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -77,12 +77,12 @@ def score(
         of_true = {name: f[mine] for name, f in true_features.items()}
         tables[key], order[key] = _tables(recon, true, found, of_true, columns), one.images
         about = _about(one.source, one.person, one.k_repeats, modality)
-        rows += [_row(_score(name, t, one.images, settings), about) for name, t in tables[key].items()]
+        rows += [score_row(_score(name, t, one.images, settings), **about) for name, t in tables[key].items()]
         colours = colour_score(
             mean_colour(recon), mean_colour(true), np.arange(len(mine)), permutations=settings.permutations,
             bootstrap=settings.bootstrap, rng=np.random.default_rng(settings.seed),
         )  # fmt: skip
-        rows.append(_row(colours, about))
+        rows.append(score_row(colours, **about))
         rows += _within(found, of_true, one, category, settings, about)
     rows += _over_people(tables, order, settings, modality)
     return rows
@@ -133,7 +133,7 @@ def _within(
         return []
     table, kept_K = two_way_within(found[GIST], of_true[GIST], group_K)
     score = _score(f"two_way_within_category {GIST}", table, one.images[kept_K], settings, exchange_K=group_K[kept_K])
-    return [_row(score, about)]
+    return [score_row(score, **about)]
 
 
 def _over_people(
@@ -152,7 +152,7 @@ def _over_people(
         mean = {name: np.mean([tables[key][name] for key in keys], axis=0) for name in tables[keys[0]]}
         means[source, k] = mean, images
         about = _about(source, "all", k, modality) | {"n_people": len(keys)}
-        rows += [_row(_score(name, table, images, settings), about) for name, table in mean.items()]
+        rows += [score_row(_score(name, table, images, settings), **about) for name, table in mean.items()]
     for k in [k for source, k in means if source == "brain"]:
         own, images = means["brain", k]
         about = _about("brain", "all", k, modality)
@@ -173,7 +173,7 @@ def _beyond(
     own = [sign * np.diagonal(table) for table in (brain_KK, none_KK)]
     value, low, high = paired_difference(own[0], own[1], unit_K, settings.bootstrap, rng)
     score = Score(name, value, 0.0, low, high, float("nan"), len(unit_K))
-    return _row(score, about)
+    return score_row(score, **about)
 
 
 def _about(source: str, person: str, k_repeats: int, modality: str) -> dict[str, Any]:
@@ -184,10 +184,6 @@ def _about(source: str, person: str, k_repeats: int, modality: str) -> dict[str,
         "task": "reconstruct", "split": TEST, "modality": modality, "person": person, "model": source,
         "k_repeats": k_repeats, "control": control,
     }  # fmt: skip
-
-
-def _row(score: Score, about: Mapping[str, Any]) -> dict[str, Any]:
-    return score_row(replace(score), **about)
 
 
 def _floats(pictures: NDArray[np.uint8]) -> torch.Tensor:

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from synapse_diffusion.config import ReconstructSettings
+from synapse_diffusion.models.base import bin_width
 from synapse_diffusion.models.ridge import RidgeDecoder, fit_ridge
 from synapse_diffusion.splits import VALIDATION
 from synapse_diffusion.store.embeddings import EmbeddingTable
@@ -157,10 +158,13 @@ def cross_fitted(
 
 
 def _shape(models: FoldModels, settings: ReconstructSettings) -> tuple[int, bool]:
-    """Bin width, and whether all people share weights: as the linear baseline was chosen."""
+    """Bin width, and whether all people share weights: as the linear baseline was chosen, where there is one."""
     if settings.features == "decoder":
         return 1, True
     [baselines] = models.baselines.values()
+    [shape] = models.setting.shapes.values()
+    if LINEAR not in baselines:
+        return bin_width(shape.n_sensors, shape.n_times, shape.sfreq), shape.n_people == 1
     choice = baselines[LINEAR].choice
     return choice.width, choice.pooled
 
