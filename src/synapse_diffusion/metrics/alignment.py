@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import polar
 
 Array = NDArray[np.float64]
 Floats = NDArray[np.floating[Any]]
@@ -35,12 +36,6 @@ def align(predicted_ND: Floats, gallery_KD: Floats) -> Array:
     return np.asarray(x_NE @ best[0] @ gallery_KE.T)
 
 
-def procrustes(covariance_EE: Array) -> Array:
-    """The orthogonal W that maximises tr(W.T C), of C = X.T Y: U V.T of its singular vectors (Schönemann 1966)."""
-    left, _, right = np.linalg.svd(covariance_EE)
-    return np.asarray(left @ right)
-
-
 def _in_span(predicted_ND: Floats, gallery_KD: Floats) -> tuple[Array, Array]:
     """Both by the gallery's own axes, of which there are no more than images: what lies outside moves no score."""
     _, singular, axes = np.linalg.svd(np.asarray(gallery_KD, dtype=np.float64), full_matrices=False)
@@ -55,7 +50,7 @@ def _refined(x_NE: Array, gallery_KE: Array, start_EE: Array) -> tuple[Array, fl
         plan_NK = _plan(x_NE @ map_EE @ gallery_KE.T)
         covariance_EE = x_NE.T @ (plan_NK @ gallery_KE)
         prior = float(np.linalg.norm(covariance_EE)) / np.sqrt(len(map_EE))
-        map_EE = procrustes(covariance_EE + prior * start_EE)
+        map_EE = np.asarray(polar(covariance_EE + prior * start_EE)[0])  # Procrustes' (Schönemann 1966)
     score_NK = x_NE @ map_EE @ gallery_KE.T
     return map_EE, float((_plan(score_NK) * score_NK).sum(1).mean())
 
@@ -65,7 +60,7 @@ def _by_shape(x_NE: Array, gallery_KE: Array) -> Array:
     levels = np.linspace(0, 1, QUANTILES)
     x_NQ, gallery_KQ = (np.quantile(v @ v.T, levels, axis=1).T for v in (x_NE, gallery_KE))
     square_NK = (x_NQ**2).sum(1)[:, None] + (gallery_KQ**2).sum(1) - 2 * x_NQ @ gallery_KQ.T
-    return procrustes(x_NE.T @ (_plan(-5 * square_NK) @ gallery_KE))
+    return np.asarray(polar(x_NE.T @ (_plan(-5 * square_NK) @ gallery_KE))[0])
 
 
 def _plan(score_NK: Array) -> Array:
