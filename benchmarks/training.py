@@ -50,7 +50,7 @@ from synapse_diffusion.config import parse_recipe
 from synapse_diffusion.parallel import Group, launch, most, session, use_threads, wait_for_all
 from synapse_diffusion.store.epochs import Epochs
 from synapse_diffusion.store.files import draft_store, find_stores, open_store
-from synapse_diffusion.training import fitting, loop
+from synapse_diffusion.training import fitting
 from synapse_diffusion.training.data import ScaledEpochs, fit_scalers
 from synapse_diffusion.training.decoders import build_learner, shape_of
 from synapse_diffusion.training.examples import Batch, Examples, Trials
@@ -98,7 +98,7 @@ def write_store(folder: Path, size: Size, person: str, session_name: str, n_tria
 
 
 class Watched(Feed):
-    """The loop's feed, and when steady steps began and ended."""
+    """A fit's feed, and when steady steps began and ended."""
 
     began = ended = waited_before = 0.0
     last: Watched
@@ -151,7 +151,7 @@ class Trainer:
             self.data, examples, None, recipe.train, recipe.execution, (0,), self.scratch / "unfinished.safetensors",
             group, Requests(recipe.execution.checkpoint_minutes),
         )  # fmt: skip
-        with mock.patch.object(loop, "Feed", Watched):
+        with mock.patch.object(fitting, "Feed", Watched):
             fitting.fit(learner, course, lambda _: self.label_N, lambda *_: None)
         feed = Watched.last
         seconds = feed.ended - feed.began
