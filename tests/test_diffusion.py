@@ -17,6 +17,7 @@ from diffusers import (
 from scipy.stats import multivariate_normal, norm, qmc
 from torch import Tensor
 
+from synapse_diffusion.diffusion.gaussian import GaussianPictures
 from synapse_diffusion.diffusion.guidance import guided
 from synapse_diffusion.diffusion.processes import Betas, Cosine, Process, RectifiedFlow
 from synapse_diffusion.diffusion.samplers import ddim, dpm_solver_pp_2m, euler_flow, even_times, heun_flow
@@ -247,6 +248,48 @@ def test_loss_of_a_right_answer_is_zero_and_ends_are_finite() -> None:
             assert denoising_loss(lambda x, t, c: c + 1, process, x0, answer, noise, t, gamma).isfinite()
 
 
+def test_gaussian_pictures_need_no_network() -> None:
+    """Of normal pictures whose colours' cosines are independent the fitted Gaussian, with answers of zero, is right:
+    drawn pictures have their moments, and those whose numbers are known are drawn around what these tell."""
+    shape, n = (3, 4, 4), 20_000
+    like = GaussianPictures(shape, 2)
+    like.colour_CC.copy_(torch.linalg.qr(draw(3, 3, seed=1))[0])
+    like.told_ECHW.copy_(draw(2, *shape, seed=2))
+    power = torch.exp(draw(*shape, seed=3))
+    known = draw(n, 2, seed=4)
+    z = torch.einsum("ne,echw->nchw", known, like.told_ECHW) + power.sqrt() * draw(n, *shape, seed=5)
+    x0 = 3 + like.back(z)
+    fitted = GaussianPictures(shape, 2)
+    fitted.fit(x0, (known - known.mean(0)) / known.std(0))
+    for process in (RectifiedFlow(), Cosine()):
+        for doubt in (0.0, 1.0):
+            rows = known[:4000] * (1 - doubt)
+            expected = fitted.expect(rows, torch.full_like(rows, doubt))
+
+            def denoise(x: Tensor, t: float, process: Process = process, e: tuple[Tensor, Tensor] = expected) -> Tensor:
+                return fitted.predict(process, x, torch.tensor([t]), e, torch.zeros_like(x))
+
+            noise = draw(4000, *shape, seed=6)
+            times = even_times(40, shift=3.0)
+            if isinstance(process, Cosine):
+                drawn = dpm_solver_pp_2m(denoise, noise, times, process)
+            else:
+                drawn = heun_flow(denoise, noise, times)
+            left = drawn - 3 - like.back(torch.einsum("ne,echw->nchw", rows, like.told_ECHW))
+            spread = like.into(left).square().mean(0)
+            assert torch.allclose(spread, power + doubt * like.told_ECHW.square().sum(0), rtol=0.12)
+            assert float(left.mean(0).abs().max()) < 0.15
+            # with the error that is left as the answer, the prediction is exact
+            x, alpha, sigma = 0.6 * x0[:8] + 0.4 * noise[:8], torch.tensor(0.6), torch.tensor(0.4)
+            if isinstance(process, RectifiedFlow):
+                some = (expected[0][:8], expected[1][:8])
+                wanted = process.target(x0[:8], noise[:8], alpha, sigma)
+                missing = fitted.into(wanted - fitted.predict(process, x, sigma[None], some, torch.zeros_like(x)))
+                total = alpha.square() * some[1] + sigma.square()
+                answer = fitted.back(missing / (some[1] / total).sqrt())
+                assert torch.allclose(fitted.predict(process, x, sigma[None], some, answer), wanted, atol=1e-4)
+
+
 def test_times_are_spread() -> None:
     uniform = torch.rand(1000, generator=torch.Generator().manual_seed(0))
     t = spread_times(uniform)
@@ -255,5 +298,7 @@ def test_times_are_spread() -> None:
     # quartiles of the normal numbers, through the logistic function
     expected = 1 / (1 + np.exp(-(0.5 + 2 * norm.ppf([0.25, 0.5, 0.75]))))
     assert np.quantile(middle.numpy(), [0.25, 0.5, 0.75]) == pytest.approx(expected, abs=2e-3)
+    assert even_times(4, last=0.4) == pytest.approx([1.0, 0.8, 0.6, 0.4, 0.0])
+    assert even_times(1, last=0.4) == [1.0, 0.0]
     with pytest.raises(ValueError, match="at least one step, got 0"):
         even_times(0)

@@ -33,7 +33,7 @@ from synapse_diffusion.runs import Run
 from synapse_diffusion.store.embeddings import EmbeddingTable, open_embeddings, true_rows
 from synapse_diffusion.train import train
 from synapse_diffusion.training.brain import Calibration
-from synapse_diffusion.training.conditions import Axes, Conditions, doubted
+from synapse_diffusion.training.conditions import Axes, Conditions, accuracies, doubted
 from synapse_diffusion.training.pictured import Parts, check_parts, open_generator
 
 TINY = (
@@ -95,10 +95,11 @@ def test_doubted_conditions_are_calibrated() -> None:
     draws = torch.Generator().manual_seed(0)
     z, noise = torch.randn(200_000, 3, generator=draws), torch.randn(200_000, 3, generator=draws)
     for share in (0.2, 0.7, 1.0):
-        c = doubted(z, torch.full((len(z), 1), share), torch.full((len(z), 1), 4.0), noise)
-        r = share * torch.exp(-torch.arange(3) / 4.0)
+        r_13 = accuracies(torch.tensor([[share]]), torch.tensor([[4.0]]), 3)
+        c, r = doubted(z, r_13, noise), share * torch.exp(-torch.arange(3) / 4.0)
         assert torch.allclose(c.var(0), r**2, rtol=0.03)
         assert torch.allclose((c * z).mean(0) / c.square().mean(0), torch.ones(3), atol=0.03)
+        assert torch.allclose((z - c).var(0), 1 - r**2, atol=0.02)
 
 
 def test_axes_whiten_and_come_back() -> None:
@@ -110,8 +111,14 @@ def test_axes_whiten_and_come_back() -> None:
     assert Axes.fit(np.repeat(x[:, :1], 7, 1), 7).into_DE.shape == (7, 1)  # rank one
 
 
+def expected_of(fitted: Calibration, p: np.ndarray[Any, Any], k: int) -> np.ndarray[Any, Any]:
+    """What one expects of the truth, given means of k predictions."""
+    told, precision = fitted.evidence(p, np.full(len(p), k))
+    return np.asarray(told / (1 / fitted.truth_D + precision))
+
+
 def test_calibration_knows_what_averaging_does() -> None:
-    """Slopes that are fitted on single trials, 3 a picture, hold for means of 1 and of 8 of other pictures."""
+    """Fitted on single trials, 3 a picture, it holds for means of 1 and of 8 of other pictures."""
     rng = np.random.default_rng(1)
     gain, misfit, noise = np.array([0.5, 0.1, 0.0]), 0.2, 0.6
 
@@ -124,7 +131,7 @@ def test_calibration_knows_what_averaging_does() -> None:
     fitted = Calibration.fit(p.reshape(-1, 3), c.reshape(-1, 3), np.repeat(np.arange(4000), 3))
     for k in (1, 8):
         p, c = study(20_000, k)
-        expected = fitted.slope(np.array([k]))[0] * p.mean(1)
+        expected = expected_of(fitted, p.mean(1), k)
         slope = (expected * c[:, 0]).mean(0) / np.maximum((expected**2).mean(0), 1e-4)
         assert np.allclose(slope[:2], 1, atol=0.12)
         assert (expected[:, 2] ** 2).mean() < 0.01
@@ -275,7 +282,7 @@ def test_min_snr_and_patience_are_noticed(made: tuple[Path, Run, Run], tmp_path:
 @pytest.mark.parametrize(
     "setting",
     ["features=decoder", "prior=flow", "k_repeats=[1]", "samples=1", 'controls=["none"]', "sampler=euler_flow",
-     "sampling_steps=2", "guidance=3.0", "seed=1"],
+     "sampling_steps=2", "shift=1.0", "last_time=0.0", "guidance=3.0", "bottleneck=[2]", "seed=1"],
 )  # fmt: skip
 def test_every_setting_of_reconstruct_is_noticed(
     made: tuple[Path, Run, Run], drawn: tuple[Path, list[dict[str, Any]]], tmp_path: Path, setting: str
@@ -347,8 +354,9 @@ def test_a_brain_that_says_nothing_is_no_better_than_none() -> None:
     rng = np.random.default_rng(0)
     p, c = rng.standard_normal((6000, 5)), np.repeat(rng.standard_normal((2000, 5)), 3, 0)
     fitted = Calibration.fit(p.astype(np.float32), c.astype(np.float32), np.repeat(np.arange(2000), 3))
-    assert (np.abs(fitted.slope(np.array([1, 12]))) < 0.35).all()
-    assert (fitted.slope(np.array([1])) < 0.05).all()
+    one = np.ones((1, 5))
+    assert (np.abs(expected_of(fitted, one, 12)) < 0.35).all()
+    assert (expected_of(fitted, one, 1) < 0.05).all()
 
 
 WRONG: dict[str, tuple[tuple[str, ...], type[SynapseError], str]] = {

@@ -334,19 +334,23 @@ def draw_learning(
 
 
 def draw_bars(rows: Sequence[tuple[str, float, float, float]], chance: float, title: str, path: Path) -> None:
-    """For each (name, value, low, high) a bar across with its interval, the first on top; values are written beside."""
+    """For each (name, value, low, high) a bar across with its interval, the first on top; values are written beside.
+
+    A chance of 0 is that of differences, whose bars may go to the left.
+    """
     figure = Figure(figsize=(7, 0.42 * len(rows) + 1.3), layout="constrained")
     axis = figure.subplots()
     place = np.arange(len(rows), dtype=float)
     values = np.array([row[1:] for row in rows], dtype=float)
-    far = np.nanmax(np.append(values, chance))
+    near, far = np.nanmin(np.append(values, 0)), np.nanmax(np.append(values, chance))
+    span = far - near
     axis.barh(place, values[:, 0], height=0.62, color=COLOURS[4])
     axis.hlines(place, values[:, 1], values[:, 2], color="black", linewidth=1.3)
     for y, row in zip(place, values, strict=True):
-        axis.text(np.nanmax(row) + 0.015 * far, y, f"{row[0]:.3g}", va="center", fontsize=9)
+        axis.text(np.nanmax(np.append(row, 0)) + 0.015 * span, y, f"{row[0]:.3g}", va="center", fontsize=9)
     axis.set_yticks(place, [row[0] for row in rows])
     axis.set_ylim(len(rows) - 0.5, -0.5)
-    axis.set_xlim(0, 1.12 * far)
+    axis.set_xlim(near - 0.04 * span * (near < 0), far + 0.12 * span)
     _chance_line(axis, chance, "v")
     _finish(figure, axis, title, path, legend=False)
 
@@ -360,10 +364,8 @@ def _chance_line(axis: mpl.axes.Axes, chance: float, direction: str, unit: str =
         )
     else:
         axis.axvline(chance, color="0.35", linewidth=1, linestyle="--")
-        axis.text(
-            chance, 1.01, f"chance {chance:.3g}{unit}", transform=axis.get_xaxis_transform(), ha="center", va="bottom",
-            fontsize=8,
-        )  # fmt: skip
+        text = f"chance {chance:.3g}{unit}" if chance else "no difference"
+        axis.text(chance, 1.01, text, transform=axis.get_xaxis_transform(), ha="center", va="bottom", fontsize=8)
 
 
 def _finish(figure: Figure, axis: mpl.axes.Axes, title: str, path: Path, *, legend: bool) -> None:

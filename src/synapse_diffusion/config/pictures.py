@@ -122,11 +122,18 @@ class ReconstructSettings(Settings):
     )  # fmt: skip
     """What stands beside it, of the same seeds: another trial's signal, no brain, this person's signal under another
     person's weights, and the true vectors (the ceiling)."""
+    bottleneck: tuple[Count, ...] = ()
+    """Also from a brain that says so few numbers (BrainBits): how many does a picture of this quality need?"""
     sampler: Literal["auto", "ddim", "dpm_solver_pp_2m", "euler_flow", "heun_flow"] = "auto"
     """`auto`: `heun_flow` for a flow, `dpm_solver_pp_2m` for `v`."""
     sampling_steps: Count = 16
     """Of the sampler."""
-    guidance: NotNegative = 1.5
+    shift: Positive = 3.0
+    """Of a flow's times towards noise, where colours and large shapes are decided; 1: none."""
+    last_time: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    """From this time on (before the shift) one step leads to the picture: smooth, where a small generator would draw
+    grain; 0: every step is as long."""
+    guidance: NotNegative = 1.0
     """How far away from unconditional pictures (classifier-free guidance); 1: none."""
     darknet: str = ""
     """Tiny Darknet's safetensors file, for columns of two-way identification by its layers."""

@@ -17,15 +17,18 @@ from synapse_diffusion.diffusion.processes import Process
 Denoise = Callable[[Tensor, float], Tensor]
 
 
-def even_times(steps: int, shift: float = 1.0) -> list[float]:
+def even_times(steps: int, shift: float = 1.0, last: float = 0.0) -> list[float]:
     """`steps` + 1 times from 1 to 0, evenly spaced; those of a flow may be shifted towards noise.
 
-    t' = shift t / (1 + (shift - 1) t) (Esser et al. 2024, equation 23); large pictures need more than 1.
-    Raises `ValueError` for less than one step.
+    t' = shift t / (1 + (shift - 1) t) (Esser et al. 2024, equation 23); what varies over large parts of a picture is
+    decided near t = 1. From `last` (before the shift) one step goes to 0: the expectation of x_0 there, without the
+    finest detail. Raises `ValueError` for less than one step.
     """
     if steps < 1:
         raise ValueError(f"a sampler needs at least one step, got {steps}")
     even = [1 - k / steps for k in range(steps + 1)]
+    if last:
+        even = [1 - (1 - last) * k / max(1, steps - 1) for k in range(steps)] + [0.0]
     return [shift * t / (1 + (shift - 1) * t) for t in even]
 
 

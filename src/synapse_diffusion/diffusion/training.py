@@ -42,8 +42,11 @@ def denoising_loss(
     noise: Tensor,
     t_B: Tensor,
     gamma: float | None = None,
+    scaled: Callable[[Tensor, Tensor, Tensor], Tensor] = lambda error, alpha, sigma: error,
 ) -> Tensor:
     """Squared error of what `model(x_t, t, condition)` predicts, mean over numbers, then over rows.
+
+    `scaled`: of errors, alpha and sigma the numbers that are squared.
 
     `gamma`: error of x_0 weighted by min(SNR, gamma), SNR = alpha^2 / sigma^2 (min-SNR, Hang et al. 2023, section
     3.4). An error of v or u is one of x_0 times sigma, so the weight is min(alpha^2, gamma sigma^2); the paper writes
@@ -51,7 +54,7 @@ def denoising_loss(
     """
     alpha, sigma = _coefficients(process, x0, t_B)
     difference = model(alpha * x0 + sigma * noise, t_B, condition) - process.target(x0, noise, alpha, sigma)
-    error_B = difference.square().flatten(1).mean(1)
+    error_B = scaled(difference, alpha, sigma).square().flatten(1).mean(1)
     if gamma is not None:
         error_B = error_B * torch.minimum(alpha.square(), gamma * sigma.square()).flatten()
     return error_B.mean()

@@ -114,7 +114,10 @@ def _train(recipe: Recipe, command: str, say: Say, progress: Progress, group: Gr
     def on_check(step: int, row: dict[str, float]) -> None:
         progress(f"generator, validation loss {row['validation_loss']:.3f}", step, settings.steps)
 
-    curve = take_steps(painter, plan, easels[0], lambda trained: judge(trained, easels[1]), on_check)
+    curve = take_steps(
+        painter, plan, easels[0], lambda trained: judge(trained, easels[1]), on_check,
+        lambda: painter.begin(easels[0]),
+    )  # fmt: skip
     weights = {name: whole(value) for name, value in painter.state_dict().items()}
     if group.rank == 0:
         write_table(pd.DataFrame(curve), run.folder / "curve.tsv")

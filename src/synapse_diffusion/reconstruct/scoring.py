@@ -140,8 +140,8 @@ def _over_people(
     tables: Mapping[tuple[str, str, int], Mapping[str, Array]], order: Mapping[tuple[str, str, int], NDArray[np.str_]],
     settings: EvaluateSettings, modality: str,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """Means over people who have seen the same images; then what is more than without a brain, and than with another
-    picture's signal: the headline."""
+    """Means over people who have seen the same images; then what is more than without a brain (the headline), than
+    with another picture's signal, than the nearest training pictures, and than with less of the brain."""
     rows: list[dict[str, Any]] = []
     means = {(s, k): (tables[s, p, k], order[s, p, k]) for s, p, k in tables if p == "all"}
     for source, k in dict.fromkeys((s, k) for s, p, k in tables if p != "all"):
@@ -156,7 +156,8 @@ def _over_people(
     for k in [k for source, k in means if source == "brain"]:
         own, images = means["brain", k]
         about = _about("brain", "all", k, modality)
-        for other in (("none", 0), ("shuffled", k)):
+        less = [source for source, of_k in means if source.startswith("brain ") and of_k == k]
+        for other in (("none", 0), *((name, k) for name in ("shuffled", "nearest", *less))):
             if other in means and np.array_equal(means[other][1], images):
                 base, name = means[other][0], f"brain - {other[0]}"
                 rows += [_beyond(n, t, base[n], images, settings, {**about, "model": name}) for n, t in own.items()]

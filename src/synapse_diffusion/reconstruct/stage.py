@@ -25,6 +25,7 @@ from synapse_diffusion.runs import open_run
 from synapse_diffusion.store.embeddings import EmbeddingTable, write_embeddings
 from synapse_diffusion.store.files import write_json
 from synapse_diffusion.training.brain import Predictor, cross_fitted, fit_predictor
+from synapse_diffusion.training.conditions import DOUBT
 from synapse_diffusion.training.pictured import (
     Files,
     Generator,
@@ -52,8 +53,6 @@ def reconstruct(
     recipe = _recipe(folder, overrides)
     check_recipe(recipe)
     trained = open_trained(folder, progress)
-    if trained.setting.sources.is_fusion:
-        raise RunError(f"{folder}: a fusion of EEG and MEG; reconstruct from a run of one modality")
     table, files, settings = trained.setting.task.table, Files.below(recipe), recipe.reconstruct
     assert table is not None
     parts = picture_parts(table, trained.setting.sources, trained.folds)
@@ -82,8 +81,7 @@ def reconstruct(
     progress("scoring pictures", 0, 1)
     columns = columns_of(settings, torch.device("cpu"))
     category = _categories(trained, images)
-    [modality] = trained.setting.sources.of
-    rows = score(drawn, seen, category, columns, recipe.evaluate, modality)
+    rows = score(drawn, seen, category, columns, recipe.evaluate, "+".join(trained.setting.sources.of))
     trained.run.write_scores(rows)
     _write_columns(columns, out, say)
     _draw_grids(drawn, seen, out)
@@ -124,7 +122,8 @@ def _through_prior(
     table: EmbeddingTable, recipe: Recipe, out: Path, progress: Progress,
 ) -> EmbeddingTable:  # fmt: skip
     """All but the true conditions replaced by samples of the prior given them; each fold has a prior of its own."""
-    joined_ND = np.concatenate(list(table.vectors.values()), 1)
+    told = {name: table.vectors[name] for name in generator.conditions.axes}
+    joined_ND = np.concatenate(list(told.values()), 1)
     true_N = (table.rows["source"] == "true").to_numpy()
     fold_N = table.rows["fold"].to_numpy()
     images, draw_N = table.rows["image_id"].to_numpy(dtype=str), table.rows["draw"].to_numpy()
@@ -136,8 +135,9 @@ def _through_prior(
         joined_ND[mine] = sample_prior(
             learner, joined_ND[mine], list(images[mine]), draw_N[mine], recipe.reconstruct.seed, recipe.prior
         )
-    ends = np.cumsum([v.shape[1] for v in table.vectors.values()])
-    vectors = dict(zip(table.vectors, np.split(joined_ND, ends[:-1], axis=1), strict=True))
+    ends = np.cumsum([v.shape[1] for v in told.values()])
+    vectors = dict(zip(told, np.split(joined_ND, ends[:-1], axis=1), strict=True))
+    vectors |= {name: np.zeros_like(v) for name, v in table.vectors.items() if name == DOUBT}  # samples are certain
     return EmbeddingTable(table.rows, vectors, table.encoder)
 
 
@@ -175,7 +175,7 @@ def _nearest(
     brain = table.rows[(table.rows["source"] == "brain") & (table.rows["draw"] == 0)]
     for (person, k), rows in brain.groupby(["person", "k_repeats"], sort=False):
         rows = rows.sort_values("image_id")
-        own = np.concatenate([v[rows.index.to_numpy()] for v in table.vectors.values()], 1)
+        own = np.concatenate([table.vectors[name][rows.index.to_numpy()] for name in pool.vectors], 1)
         best = (own @ pool_KD.T).argmax(1)
         images = rows["image_id"].to_numpy(dtype=str)
         found.append(Drawn("nearest", str(person), int(str(k)), images, pictures[best][:, None]))
@@ -184,7 +184,7 @@ def _nearest(
 
 def _categories(trained: Trained, images: Sequence[str] | NDArray[np.str_]) -> dict[str, str]:
     """The trial table's label of each image, where the data set has one."""
-    [source] = trained.setting.sources.of.values()
+    source = next(iter(trained.setting.sources.of.values()))
     label = dict(zip(source.trials["image_id"], source.trials["label"], strict=True))
     return {str(i): str(label[i]) for i in images if label.get(i, "n/a") != "n/a"}
 

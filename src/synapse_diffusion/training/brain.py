@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,12 +11,13 @@ import torch
 from numpy.typing import NDArray
 
 from synapse_diffusion.config import ReconstructSettings
+from synapse_diffusion.errors import SettingsError
 from synapse_diffusion.models.base import bin_width
 from synapse_diffusion.models.ridge import RidgeDecoder, fit_ridge
 from synapse_diffusion.splits import VALIDATION
 from synapse_diffusion.store.embeddings import EmbeddingTable
 from synapse_diffusion.training.baselines import FIXED_PENALTIES, LINEAR
-from synapse_diffusion.training.conditions import Axes, Conditions
+from synapse_diffusion.training.conditions import DOUBT, LOW, Axes, Conditions
 from synapse_diffusion.training.decoding import FoldModels, network_names
 from synapse_diffusion.training.examples import Asked, Batch, chunks, read
 from synapse_diffusion.training.learner import LINEAR_TRIALS
@@ -32,8 +33,7 @@ LEAST: Final = 1e-8
 class Calibration:
     """Of each number of a prediction p = a c + m + n of the truth c: gain a, and three variances.
 
-    `misfit_D` is what stays the same from repeat to repeat of a picture, `noise_D` what averaging takes away. What one
-    expects of the truth, given the mean of k predictions, is slope(k) times it.
+    `misfit_D` is what stays the same from repeat to repeat of a picture, `noise_D` what averaging takes away.
     """
 
     gain_D: Array
@@ -55,11 +55,11 @@ class Calibration:
         noise_D = np.square(rest_ND - mean_GD[of_N]).sum(0) / freedom if freedom > len(count_G) // 4 else all_D
         return cls(gain_D, truth_D, np.maximum(all_D - noise_D, 0.0), np.minimum(noise_D, all_D))
 
-    def slope(self, k_N: NDArray[np.integer]) -> Array:
-        """(N, D) for means of k."""
-        signal_D = self.gain_D**2 * self.truth_D
-        total_ND = signal_D + self.misfit_D + self.noise_D / np.maximum(k_N, 1)[:, None]
-        return np.asarray(self.gain_D * self.truth_D / np.maximum(total_ND, LEAST))
+    def evidence(self, predicted_ND: Floats, k_N: NDArray[np.integer]) -> tuple[Array, Array]:
+        """What means of k predictions tell of the truth (N, D), times its precision; and that precision (N, D)."""
+        error_ND = self.misfit_D + self.noise_D / np.maximum(k_N, 1)[:, None]
+        weight_ND = self.gain_D / np.maximum(error_ND, LEAST)
+        return weight_ND * predicted_ND, weight_ND * self.gain_D
 
     @property
     def accuracy(self) -> Array:
@@ -69,46 +69,105 @@ class Calibration:
 
 
 @dataclass(frozen=True)
-class Predictor:
-    """A fold's regression from trials to conditions."""
+class Regression:
+    """Of one modality: from trials to numbers of conditions."""
 
     models: FoldModels
     features: str
     ridge: RidgeDecoder
     calibration: Calibration
+
+    def evidence(self, asked: Asked, *, other_person: bool) -> tuple[Array, Array]:
+        """As `Calibration.evidence`, of decisions on this modality; with another person's weights, if asked."""
+        [pick] = asked.picks.values()
+        x_NCT, person_N = inputs(self.models, asked, self.features, other_person=other_person)
+        return self.calibration.evidence(self.ridge.predict(x_NCT, person_N), pick.size_N)
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A fold's regressions from trials to conditions, of each modality; noise of different recordings is independent.
+
+    What one expects of the truth c of variance v, given what several tell of it with the precisions q, is
+    sum(q c_told) / (1 / v + sum(q)).
+    """
+
+    regressions: Mapping[str, Regression]
+    truth_D: Array
     axes: Mapping[str, Axes]
+    spread_DD: Array
+    """Covariance of what is expected of training pictures, in units of the pictures' vectors and coarse copies."""
 
     @property
     def is_pooled(self) -> bool:
         """Do all people share all weights, so that another's are the same?"""
-        return self.ridge.pooled and self.features == "signal"
+        return all(r.features == "signal" and r.ridge.pooled for r in self.regressions.values())
 
-    def predict(self, asked: Asked, *, other_person: bool = False) -> dict[str, Floats]:
-        """Conditions (N, E) by name; with another person's weights, if asked."""
-        [name] = asked.picks
-        x_NCT, person_N = inputs(self.models, asked, self.features, other_person=other_person)
-        k_N = asked.picks[name].size_N
-        out_ND = self.ridge.predict(x_NCT, person_N) * self.calibration.slope(k_N)
-        return _split(out_ND.astype(np.float32), self.axes)
+    def predict(
+        self, asked: Asked, *, other_person: bool = False, only: str = "", through: int = 0
+    ) -> dict[str, Floats]:
+        """Conditions (N, E) by name, and the doubt of the coarse copy's.
+
+        With another person's weights; from one modality only; through a bottleneck of so many numbers (BrainBits, Mayo
+        et al. 2024): the directions in which the regression varies most, as a regression of reduced rank has.
+        """
+        told = [
+            regression.evidence(asked.of(name), other_person=other_person)
+            for name, regression in self.regressions.items()
+            if only in ("", name)
+        ]
+        out_ND, left_ND = self.expected(told)
+        if through:
+            units_D = _units(self.axes)
+            into_DR = np.linalg.eigh(self.spread_DD)[1][:, ::-1][:, :through]
+            kept_DD = into_DR @ into_DR.T
+            out_ND = out_ND * units_D @ kept_DD / units_D
+            share_D = np.diag(kept_DD @ self.spread_DD @ kept_DD) / np.maximum(np.diag(self.spread_DD), LEAST**2)
+            left_ND = 1 - (1 - left_ND) * share_D.clip(0, 1)
+        found = _split(out_ND.astype(np.float32), self.axes)
+        if LOW in self.axes:
+            found[DOUBT] = _split(left_ND.astype(np.float32), self.axes)[LOW]
+        return found
+
+    def expected(self, told: Sequence[tuple[Array, Array]]) -> tuple[Array, Array]:
+        """From each modality's evidence what one expects (N, D), and the share of the variance that is left."""
+        precision_ND = 1 / self.truth_D + sum(q for _, q in told)
+        return np.asarray(sum(t for t, _ in told) / precision_ND), np.asarray(1 / (self.truth_D * precision_ND))
 
 
 def fit_predictor(
     trained: Trained, number: int, truth: EmbeddingTable, conditions: Conditions, settings: ReconstructSettings
 ) -> Predictor:
     """Fitted on the training trials of a fold's final decoders; penalty and calibration from validation trials, under
-    a fit to what validation shares nothing with. `truth`: conditions of the target table's rows."""
+    a fit to what validation shares nothing with. `truth`: conditions of the target table's rows.
+
+    Raises `SettingsError` for decoders' outputs of a fusion.
+    """
+    names = list(trained.setting.sources.of)
+    if len(names) > 1 and settings.features == "decoder":
+        raise SettingsError("reconstruct.features = 'decoder' is for runs of one modality; of a fusion take 'signal'")
     joined_KD = np.concatenate([truth.vectors[name] for name in conditions.axes], 1)
-    weight_D = np.concatenate([_importance(axes) for axes in conditions.axes.values()])
+    found = {name: _fit(trained, number, name, joined_KD, conditions.axes, settings) for name in names}
+    truth_D = np.mean([regression.calibration.truth_D for regression, _ in found.values()], 0)
+    spread = [np.cov((expected_ND * _units(conditions.axes)).T) for _, expected_ND in found.values()]
+    return Predictor({n: r for n, (r, _) in found.items()}, truth_D, conditions.axes, np.atleast_2d(sum(spread)))
+
+
+def _fit(
+    trained: Trained, number: int, name: str, joined_KD: Floats, axes: Mapping[str, Axes], settings: ReconstructSettings
+) -> tuple[Regression, Array]:
+    """A modality's regression, and what it expects of its training trials (N, D)."""
+    weight_D = np.square(_units(axes))
     models = trained.models(number, final=False)
-    asked, choice_rows = _asked(trained, trained.trained_rows(number, final=False)), trained.rows(number, VALIDATION)
-    judged = _asked(trained, choice_rows)
+    asked = _asked(trained, name, trained.trained_rows(number, final=False))
+    judged = _asked(trained, name, trained.rows(number, VALIDATION))
     x_NCT, person_N = inputs(models, asked, settings.features, folds=True)
     check_NCT, check_person_N = inputs(models, judged, settings.features)
-    width, pooled = _shape(models, settings)
+    width, pooled = _shape(models, name, settings)
     group_N = _pictures(trained, judged)
     best: tuple[float, float, Calibration] | None = None
     for penalty in FIXED_PENALTIES:
-        ridge = _ridge(trained, x_NCT, joined_KD[asked.target_N], person_N, width, pooled, penalty)
+        ridge = _ridge(trained, name, x_NCT, joined_KD[asked.target_N], person_N, width, pooled, penalty)
         predicted_ND = ridge.predict(check_NCT, check_person_N)
         calibration = Calibration.fit(predicted_ND, joined_KD[judged.target_N], group_N)
         score = float(weight_D @ calibration.accuracy)
@@ -116,10 +175,37 @@ def fit_predictor(
             best = (score, penalty, calibration)
     assert best is not None
     final_models = trained.models(number, final=True)
-    final = _asked(trained, trained.trained_rows(number, final=True))
+    final = _asked(trained, name, trained.trained_rows(number, final=True))
     x_NCT, person_N = inputs(final_models, final, settings.features, folds=True)
-    ridge = _ridge(trained, x_NCT, joined_KD[final.target_N], person_N, width, pooled, best[1])
-    return Predictor(final_models, settings.features, ridge, best[2], conditions.axes)
+    ridge = _ridge(trained, name, x_NCT, joined_KD[final.target_N], person_N, width, pooled, best[1])
+    told, precision = best[2].evidence(ridge.predict(x_NCT, person_N), np.ones(len(person_N), np.int64))
+    return Regression(final_models, settings.features, ridge, best[2]), told / (1 / best[2].truth_D + precision)
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Of one modality: what regressions say of training trials of concepts that they were not fitted to (N, D)."""
+
+    said_ND: Floats
+    target_N: Index
+    picture_N: Index
+    """Equal: repeats of one picture."""
+    k_N: Index
+    """Of how many repeats this is the mean."""
+
+    def means(self) -> LeftOut:
+        """Of all repeats of each picture."""
+        picture_G, first, of_N, k_G = np.unique(
+            self.picture_N, return_index=True, return_inverse=True, return_counts=True
+        )
+        mean_GD = np.zeros((len(first), self.said_ND.shape[1]), np.float32)
+        np.add.at(mean_GD, of_N, self.said_ND)
+        mean_GD /= k_G[:, None].astype(np.float32)
+        return LeftOut(mean_GD, self.target_N[first], picture_G, k_G)
+
+    def only(self, at: Index) -> LeftOut:
+        """Some rows."""
+        return LeftOut(self.said_ND[at], self.target_N[at], self.picture_N[at], self.k_N[at])
 
 
 def cross_fitted(
@@ -128,41 +214,63 @@ def cross_fitted(
     """What a brain says of pictures that its regression left out, their true conditions, and the parts that they are
     of: (N, E), (N, E), (N,).
 
-    Of single training trials and of means over all repeats of a picture and person. The regression of `predictor` is
-    fitted anew for each of `folds` parts of the concepts, to the others: answers to its own trials would be too sure.
+    Of single training trials (of a fusion, pairs) and of means over all repeats of a picture (and person). Regressions
+    are fitted anew for each of `folds` parts of the concepts, to the others: answers to own trials would be too sure.
     """
     joined_KD = np.concatenate([truth.vectors[name] for name in conditions.axes], 1)
-    asked = _asked(trained, trained.trained_rows(number, final=True))
-    x_NCT, person_N = inputs(predictor.models, asked, predictor.features, folds=True)
-    concept_K = truth.rows["concept"].to_numpy(dtype=str)
-    part_N = np.unique(concept_K, return_inverse=True)[1][asked.target_N] % folds
-    penalty = float(predictor.ridge.penalty_P[0])
+    part_K = np.unique(truth.rows["concept"].to_numpy(dtype=str), return_inverse=True)[1] % folds
+    single = {
+        name: _left_out(trained, number, name, regression, joined_KD, part_K)
+        for name, regression in predictor.regressions.items()
+    }
+    said, targets = [], []
+    for found in (single, {name: one.means() for name, one in single.items()}):
+        rows = _aligned(found)
+        told = [r.calibration.evidence(rows[n].said_ND, rows[n].k_N) for n, r in predictor.regressions.items()]
+        said.append(predictor.expected(told)[0].astype(np.float32))
+        targets.append(next(iter(rows.values())).target_N)
+    target_N = np.concatenate(targets)
+    return np.concatenate(said), joined_KD[target_N].astype(np.float32), part_K[target_N]
+
+
+def _left_out(
+    trained: Trained, number: int, name: str, regression: Regression, joined_KD: Floats, part_K: Index
+) -> LeftOut:
+    """A modality's training trials under regressions to the other parts' concepts."""
+    asked = _asked(trained, name, trained.trained_rows(number, final=True))
+    x_NCT, person_N = inputs(regression.models, asked, regression.features, folds=True)
+    ridge, part_N = regression.ridge, part_K[asked.target_N]
     out_ND = np.empty((len(asked), joined_KD.shape[1]), np.float32)
-    for part in range(folds):
+    for part in np.unique(part_N):
         mine, kept = part_N == part, part_N != part
-        ridge = _ridge(
-            trained, x_NCT[kept], joined_KD[asked.target_N[kept]], person_N[kept], predictor.ridge.width,
-            predictor.ridge.pooled, penalty,
+        fitted = _ridge(
+            trained, name, x_NCT[kept], joined_KD[asked.target_N[kept]], person_N[kept], ridge.width, ridge.pooled,
+            float(ridge.penalty_P[0]),
         )  # fmt: skip
-        out_ND[mine] = ridge.predict(x_NCT[mine], person_N[mine])
-    _, first, of_N, count_G = np.unique(
-        _pictures(trained, asked), return_index=True, return_inverse=True, return_counts=True
-    )
-    mean_GD = np.zeros((len(first), out_ND.shape[1]), np.float32)
-    np.add.at(mean_GD, of_N, out_ND)
-    mean_GD /= count_G[:, None].astype(np.float32)
-    slope = predictor.calibration.slope
-    said = np.concatenate([out_ND * slope(np.ones(len(out_ND), np.int64)), mean_GD * slope(count_G)])
-    true = np.concatenate([joined_KD[asked.target_N], joined_KD[asked.target_N[first]]])
-    return said.astype(np.float32), true.astype(np.float32), np.concatenate([part_N, part_N[first]])
+        out_ND[mine] = fitted.predict(x_NCT[mine], person_N[mine])
+    picture_N = asked.target_N if trained.setting.sources.is_fusion else _pictures(trained, asked)
+    return LeftOut(out_ND, asked.target_N, picture_N, np.ones(len(asked), np.int64))
 
 
-def _shape(models: FoldModels, settings: ReconstructSettings) -> tuple[int, bool]:
+def _aligned(found: Mapping[str, LeftOut]) -> dict[str, LeftOut]:
+    """Rows of several modalities dealt to each other by picture, none twice; of one as they are."""
+    if len(found) == 1:
+        return dict(found)
+    rng = np.random.default_rng(0)
+    chosen: dict[str, list[Index]] = {name: [] for name in found}
+    for target in sorted(set.intersection(*(set(one.target_N.tolist()) for one in found.values()))):
+        rows = {name: rng.permutation(np.flatnonzero(one.target_N == target)) for name, one in found.items()}
+        n = min(len(own) for own in rows.values())
+        for name, own in rows.items():
+            chosen[name].append(own[:n])
+    return {name: one.only(np.concatenate(chosen[name])) for name, one in found.items()}
+
+
+def _shape(models: FoldModels, name: str, settings: ReconstructSettings) -> tuple[int, bool]:
     """Bin width, and whether all people share weights: as the linear baseline was chosen, where there is one."""
     if settings.features == "decoder":
         return 1, True
-    [baselines] = models.baselines.values()
-    [shape] = models.setting.shapes.values()
+    baselines, shape = models.baselines[name], models.setting.shapes[name]
     if LINEAR not in baselines:
         return bin_width(shape.n_sensors, shape.n_times, shape.sfreq), shape.n_people == 1
     choice = baselines[LINEAR].choice
@@ -170,10 +278,10 @@ def _shape(models: FoldModels, settings: ReconstructSettings) -> tuple[int, bool
 
 
 def _ridge(
-    trained: Trained, x_NCT: Floats, y_ND: Floats, person_N: Index, width: int, pooled: bool, penalty: float
+    trained: Trained, name: str, x_NCT: Floats, y_ND: Floats, person_N: Index, width: int, pooled: bool, penalty: float
 ) -> RidgeDecoder:
-    [shape] = trained.setting.shapes.values()
-    return fit_ridge(x_NCT, y_ND, person_N, shape.n_people, width, pooled=pooled, penalties=(penalty,))
+    n_people = trained.setting.shapes[name].n_people
+    return fit_ridge(x_NCT, y_ND, person_N, n_people, width, pooled=pooled, penalties=(penalty,))
 
 
 def inputs(
@@ -208,9 +316,9 @@ def _outputs(models: FoldModels, batch: Batch, *, folds: bool) -> Floats:
     return np.asarray(torch.stack(total).mean(0).cpu().numpy()[:, :, None], dtype=np.float32)
 
 
-def _asked(trained: Trained, rows: Mapping[str, Index]) -> Asked:
-    """Single trials, at most as many as linear paths are solved from."""
-    [(name, mine)] = rows.items()
+def _asked(trained: Trained, name: str, rows: Mapping[str, Index]) -> Asked:
+    """A modality's single trials, at most as many as linear paths are solved from."""
+    mine = rows[name]
     rng = np.random.default_rng([trained.setting.recipe.train.seed, len(mine)])
     some = mine[np.sort(rng.permutation(len(mine))[:LINEAR_TRIALS])]
     return trained.setting.single(name, some, trained.setting.task.of[name].target_N[some])
@@ -223,10 +331,10 @@ def _pictures(trained: Trained, asked: Asked) -> Index:
     return np.unique(key.astype(str), return_inverse=True)[1]
 
 
-def _importance(axes: Axes) -> Array:
-    """Share of the variance that each component has."""
-    squared_E = np.square(axes.back_ED.astype(float)).sum(1)
-    return np.asarray(squared_E / squared_E.sum())
+def _units(axes: Mapping[str, Axes]) -> Array:
+    """How much a picture's vector, or its coarse copy, changes with each number: roots of shares of the variance."""
+    squared = [np.square(a.back_ED.astype(float)).sum(1) for a in axes.values()]
+    return np.asarray(np.sqrt(np.concatenate([s / s.sum() for s in squared])))
 
 
 def _split(out_ND: Floats, axes: Mapping[str, Axes]) -> dict[str, Floats]:

@@ -21,6 +21,8 @@ from synapse_diffusion.store.embeddings import EmbeddingTable
 
 SEMANTIC: Final = "semantic"
 LOW: Final = "low"
+DOUBT: Final = "low_doubt"
+"""Variance of the coarse copy's components that is left, given what is said of them: 0 of the truth, 1 of no brain."""
 Floats = NDArray[np.float32]
 
 
@@ -140,14 +142,18 @@ def coarse(pictures_N3HW: NDArray[np.uint8], side: int) -> Floats:
     return np.asarray(small.flatten(1).numpy())
 
 
-def doubted(z_BE: Tensor, share_B1: Tensor, decay_B1: Tensor, noise_BE: Tensor) -> Tensor:
+def doubted(z_BE: Tensor, r_BE: Tensor, noise_BE: Tensor) -> Tensor:
     """Conditions as a calibrated prediction of accuracy r would give them: r^2 z + r sqrt(1 - r^2) noise.
 
     For z of variance 1 that has variance r^2, correlation r with z, and is what one expects z to be, given it: the
-    three properties of a regression's prediction. r falls from `share` over the components, by e each `decay` of them.
+    three properties of a regression's prediction. The variance of z that is left is 1 - r^2.
     """
-    r_BE = share_B1 * torch.exp(-torch.arange(z_BE.shape[1]).to(z_BE) / decay_B1)
     return r_BE.square() * z_BE + r_BE * (1 - r_BE.square()).sqrt() * noise_BE
+
+
+def accuracies(share_B1: Tensor, decay_B1: Tensor, n: int) -> Tensor:
+    """r (B, n), which falls from `share` over the components, by e each `decay` of them."""
+    return share_B1 * torch.exp(-torch.arange(n).to(share_B1) / decay_B1)
 
 
 def condition_rows(rows: pd.DataFrame, source: str) -> pd.DataFrame:

@@ -55,6 +55,10 @@ class Asked:
         """Some of the decisions."""
         return Asked({name: pick.part(at) for name, pick in self.picks.items()}, self.target_N[at])
 
+    def of(self, modality: str) -> Asked:
+        """The same of one modality alone."""
+        return Asked({modality: self.picks[modality]}, self.target_N)
+
     def only(self, at: NDArray[np.bool_]) -> Asked:
         """Those of the decisions."""
         return Asked({name: pick.only(at) for name, pick in self.picks.items()}, self.target_N[at])

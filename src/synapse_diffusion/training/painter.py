@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -12,7 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from synapse_diffusion.config import GeneratorSettings, ReconstructSettings
-from synapse_diffusion.diffusion.guidance import guided
+from synapse_diffusion.diffusion.gaussian import GaussianPictures
+from synapse_diffusion.diffusion.guidance import Embedded, guided
 from synapse_diffusion.diffusion.processes import Cosine, Process, RectifiedFlow
 from synapse_diffusion.diffusion.samplers import ddim, dpm_solver_pp_2m, euler_flow, even_times, heun_flow
 from synapse_diffusion.diffusion.training import denoising_loss, logit_normal_times, spread_times
@@ -20,23 +22,34 @@ from synapse_diffusion.errors import SettingsError
 from synapse_diffusion.models.conditioning import Condition
 from synapse_diffusion.models.dit import DiT
 from synapse_diffusion.parallel import Group, gather
-from synapse_diffusion.training.conditions import LOW, Conditions, doubted
+from synapse_diffusion.training.conditions import DOUBT, LOW, Conditions, accuracies, doubted
 from synapse_diffusion.training.loop import Trainable
 from synapse_diffusion.training.objectives import Judged
 
 ORDER, DRAW = 7, 8  # streams of random numbers
+IMAGE: Final = "image"  # what networks call the coarse copy
 FLOW_SAMPLERS: Final = ("euler_flow", "heun_flow")
 DECAY: Final = (3.0, 300.0)  # components over which a doubtful condition loses its accuracy, drawn log-uniformly
 
 
 @dataclass(frozen=True)
+class Known:
+    """Of each row what one expects of the coarse copy's components, its variance (both (B, E)), and what the network
+    hears; rows of unknown copies expect 0, with variance 1."""
+
+    low_BE: Tensor
+    doubt_BE: Tensor
+    condition: Condition
+
+
+@dataclass(frozen=True)
 class Strokes:
-    """One step's share: latents (B, C, H, W), their noise and times, conditions and which of them are known."""
+    """One step's share: latents (B, C, H, W), their noise and times, and what is known of them."""
 
     x0: Tensor
     noise: Tensor
     t_B: Tensor
-    condition: Condition
+    known: Known
 
 
 class Painter(Trainable):
@@ -50,7 +63,7 @@ class Painter(Trainable):
         """`shape` of the latents; `sizes`: components of each condition."""
         super().__init__()
         self.settings, self.shape, self._group = settings, shape, group
-        vectors = {name: size for name, size in sizes.items() if name != LOW}
+        vectors = {(DOUBT if name == LOW else name): size for name, size in sizes.items()}
         if settings.width % settings.heads or settings.width % 4 or shape[1] % settings.patch:
             raise SettingsError(
                 f"generator: {settings.heads} heads and 4 must divide width = {settings.width}, and patch = "
@@ -61,12 +74,33 @@ class Painter(Trainable):
             patch=settings.patch,
         )  # fmt: skip
         self.process: Process = RectifiedFlow() if settings.prediction == "flow" else Cosine()
+        self.gaussian = GaussianPictures(shape, sizes.get(LOW, 0))
+
+    def begin(self, easel: Easel) -> None:
+        """Fit the Gaussian part to pictures and their true conditions."""
+        n = len(easel.latents)
+        self.gaussian.fit(easel.latents, easel.components.get(LOW, easel.latents.new_zeros(n, 0)))
+
+    def embed(self, known: Known, n_rows: int) -> Embedded:
+        """What the Gaussian part expects, and conditions as the network takes them."""
+        expected = self.gaussian.expect(known.low_BE, known.doubt_BE)
+        return *expected, *self.network.embed(known.condition, n_rows)
+
+    def predict(self, x: Tensor, t: Tensor, embedded: Embedded) -> Tensor:
+        """Velocity or v (B, C, H, W) at times (B,) or (1,)."""
+        answer = self.network.denoise(x, t, embedded[2:])
+        return self.gaussian.predict(self.process, x, t, (embedded[0], embedded[1]), answer)
+
+    def answer(self, x: Tensor, t_B: Tensor, known: Known) -> Tensor:
+        """The same in training."""
+        return self.predict(x, t_B, self.embed(known, len(x)))
 
     def forward(self, strokes: Strokes, progress: float | None) -> Tensor:
         """The loss; without progress, of validation."""
+        _, power = self.gaussian.expect(strokes.known.low_BE, strokes.known.doubt_BE)
         loss = denoising_loss(
-            self.network, self.process, strokes.x0, strokes.condition, strokes.noise, strokes.t_B,
-            self.settings.min_snr or None,
+            self.answer, self.process, strokes.x0, strokes.known, strokes.noise, strokes.t_B,
+            self.settings.min_snr or None, partial(self.gaussian.scaled, power),
         )  # fmt: skip
         return gather(loss.reshape(1, 1), self._group).mean()
 
@@ -107,12 +141,15 @@ class Easel:
         t_B = self._times(n, draws)
         values, present = {}, {}
         for name, z_NE in self.components.items():
-            z_BE = self._doubted(z_NE[rows].cpu(), draws)
-            values[name] = z_BE[share].to(device)
-            present[name] = (torch.rand(n, generator=draws) >= dropout)[share].to(device)
+            z_BE, left_BE = self._doubted(z_NE[rows].cpu(), draws)
+            known_B1 = torch.rand(n, 1, generator=draws) >= dropout
+            values[name], present[name] = z_BE[share].to(device), known_B1[share, 0].to(device)
+            if name == LOW:
+                values[DOUBT] = torch.where(known_B1, left_BE, 1.0)[share].to(device)
+                present[DOUBT] = torch.ones_like(present[name])
         return Strokes(
             self.latents[rows][share], noise[share].to(device), t_B[share].to(device),
-            network_condition(self.conditions, values, present),
+            known_of(self.conditions, values, present),
         )  # fmt: skip
 
     def _times(self, n: int, draws: torch.Generator) -> Tensor:
@@ -120,20 +157,24 @@ class Easel:
             return logit_normal_times(torch.randn(n, generator=draws))
         return spread_times(torch.rand(n, generator=draws))
 
-    def _doubted(self, z_BE: Tensor, draws: torch.Generator) -> Tensor:
+    def _doubted(self, z_BE: Tensor, draws: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Components as a brain may tell them, and the variance of the truth that is then left."""
         n, (low, high) = len(z_BE), DECAY
         share_B1, where_B1, chosen_B1 = (torch.rand(n, 1, generator=draws) for _ in range(3))
-        decay_B1 = low * (high / low) ** where_B1
-        noisy_BE = doubted(z_BE, share_B1, decay_B1, torch.randn(z_BE.shape, generator=draws))
-        return torch.where(chosen_B1 < self.settings.doubt, noisy_BE, z_BE)
+        r_BE = accuracies(share_B1, low * (high / low) ** where_B1, z_BE.shape[1])
+        r_BE = torch.where(chosen_B1 < self.settings.doubt, r_BE, 1.0)
+        return doubted(z_BE, r_BE, torch.randn(z_BE.shape, generator=draws)), 1 - r_BE.square()
 
 
-def network_condition(
-    conditions: Conditions, components: Mapping[str, Tensor], present: Mapping[str, Tensor]
-) -> Condition:
-    """Components as the network takes them: `low` as an image."""
-    values = {("image" if n == LOW else n): conditions.low_images(z) if n == LOW else z for n, z in components.items()}
-    return Condition(values, {("image" if n == LOW else n): p for n, p in present.items()})
+def known_of(conditions: Conditions, values: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> Known:
+    """From components (B, E) and, beside `low`, their doubt; `low` reaches the network as an image."""
+    heard = {(IMAGE if n == LOW else n): conditions.low_images(z) if n == LOW else z for n, z in values.items()}
+    condition = Condition(heard, {(IMAGE if n == LOW else n): p for n, p in present.items()})
+    if LOW not in values:
+        nothing_B0 = next(iter(values.values()))[:, :0]
+        return Known(nothing_B0, nothing_B0, condition)
+    low_BE = torch.where(present[LOW][:, None], values[LOW], 0.0) if LOW in present else values[LOW]
+    return Known(low_BE, values[DOUBT], condition)
 
 
 def judge(trained: nn.Module, easel: Easel) -> Judged:
@@ -143,6 +184,13 @@ def judge(trained: nn.Module, easel: Easel) -> Judged:
         losses.append(float(trained(easel.make(np.arange(start, start + n), start, 0.0), None)))
     loss = float(np.mean(losses))
     return Judged(loss, -loss)
+
+
+def unknown(conditions: Conditions, n: int, device: torch.device) -> Known:
+    """Nothing is known of any row."""
+    size = conditions.sizes.get(LOW, 0)
+    none_BE, all_BE = torch.zeros(n, size, device=device), torch.ones(n, size, device=device)
+    return Known(none_BE, all_BE, Condition({DOUBT: all_BE} if size else {}, {}))
 
 
 @torch.no_grad()
@@ -159,10 +207,10 @@ def paint(
             f"reconstruct.sampler = {name!r} is not one for a generator of prediction = {painter.settings.prediction!r}"
         )
     n = len(noise_BCHW)
-    condition = painter.network.embed(network_condition(conditions, components, {}), n)
-    null = painter.network.embed(Condition({}, {}), n)
-    denoise = guided(painter.network.denoise, condition, null, settings.guidance)
-    times = even_times(settings.sampling_steps)
+    condition = painter.embed(known_of(conditions, components, {}), n)
+    null = painter.embed(unknown(conditions, n, noise_BCHW.device), n)
+    denoise = guided(painter.predict, condition, null, settings.guidance)
+    times = even_times(settings.sampling_steps, settings.shift if is_flow else 1.0, settings.last_time)
     if name in FLOW_SAMPLERS:
         return (euler_flow if name == "euler_flow" else heun_flow)(denoise, noise_BCHW, times)
     return (ddim if name == "ddim" else dpm_solver_pp_2m)(denoise, noise_BCHW, times, painter.process)
