@@ -339,7 +339,7 @@ def draw_bars(rows: Sequence[tuple[str, float, float, float]], chance: float, ti
     axis = figure.subplots()
     place = np.arange(len(rows), dtype=float)
     values = np.array([row[1:] for row in rows], dtype=float)
-    far = np.nanmax(np.append(values, chance))
+    far = np.nanmax(np.append(values, chance)) or 1.0  # all are nothing: two pictures of one kind
     axis.barh(place, values[:, 0], height=0.62, color=COLOURS[4])
     axis.hlines(place, values[:, 1], values[:, 2], color="black", linewidth=1.3)
     for y, row in zip(place, values, strict=True):
