@@ -336,7 +336,7 @@ def test_a_coarse_copy_is_where_sampling_begins(models: Path) -> None:
 
 
 def test_another_table_layer_and_variant(made: tuple[Path, Run], models: Path, tmp_path: Path, drawn: Drawn) -> None:
-    """`table`, `layer`, `variant` and `encoder` say where things are; what is read from there is the same."""
+    """`table`, `layer` and `variant` say where things are; what is read from there is the same."""
     settings = settings_of(models, "unclip")
     source = next((made[0] / "embeddings").glob("small-*"))
     table = open_embeddings(source)
@@ -345,15 +345,34 @@ def test_another_table_layer_and_variant(made: tuple[Path, Run], models: Path, t
     shutil.copytree(models / "unclip", tmp_path / "half")
     for path in (tmp_path / "half").rglob("*.safetensors"):
         path.rename(path.with_suffix(".fp16.safetensors"))
-    shutil.copytree(models / "unclip/image_encoder", tmp_path / "clip/image_encoder")
-    shutil.copytree(models / "unclip/feature_extractor", tmp_path / "clip/image_processor")
-    more = {"table": "../other/mine", "layer": "mine", "weights": tmp_path / "half", "variant": "fp16",
-            "encoder": tmp_path / "clip/image_encoder"}  # fmt: skip
+    more = {"table": "../other/mine", "layer": "mine", "weights": tmp_path / "half", "variant": "fp16"}
     folder, _ = reconstruct(made[1].folder, chosen(settings, **more), quiet, quiet)
     assert files_of(folder / "pictures") == files_of(drawn["unclip"][0] / "pictures")
     for name, error in (("table", StoreError), ("layer", StoreError), ("variant", MissingError)):
         with pytest.raises(error):
             reconstruct(made[1].folder, chosen(settings, **{**more, name: "other"}), quiet, quiet)
+
+
+def test_names_are_found_in_the_cache_without_network(
+    made: tuple[Path, Run], models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, drawn: Drawn
+) -> None:
+    for constants in ("huggingface_hub.constants", "diffusers.utils.constants"):
+        for name in ("HF_HUB_CACHE", "HF_MODULES_CACHE"):
+            monkeypatch.setattr(f"{constants}.{name}", str(tmp_path), raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    for name, folder in (("sdxl", models / "sdxl"), ("adapters", models)):
+        cached = tmp_path / f"models--some--{name}"
+        (cached / "snapshots").mkdir(parents=True)
+        (cached / "refs").mkdir()
+        (cached / "refs/main").write_text("0" * 40)
+        (cached / "snapshots" / ("0" * 40)).symlink_to(folder)
+    more = {"weights": "some/sdxl", "adapter": "some/adapters/adapter.safetensors"}
+    settings = settings_of(models, "ip_adapter", **more)
+    assert find_pipeline(settings, CPU).width == WIDTH
+    folder, _ = reconstruct(made[1].folder, chosen(settings), quiet, quiet)
+    assert folder == drawn["ip_adapter"][0]  # known by its files, not by where they are
+    with pytest.raises(MissingError, match="not to be had from"):
+        find_pipeline(settings_of(models, "ip_adapter", weights="some/other"), CPU)
 
 
 def edited(models: Path, to: Path, wrong: str) -> list[str]:
@@ -448,7 +467,7 @@ def test_vectors_of_another_encoder_or_scale_are_refused(made: tuple[Path, Run],
 @pytest.mark.parametrize(
     ("more", "text"),
     [(("reconstruct.sampler=ddim",), "pretrained pipelines bring their own"), (("reconstruct.guidance=0.5",), "none"),
-     (("generator.components=0",), "needs some"), (("pretrained.offload=model",), "on a CPU leave it out"),
+     (("generator.components=0",), "needs some"), (("pretrained.offload=true",), "on a CPU leave it out"),
      (("pretrained.strength=0.1",), "is a setting of ip_adapter and kandinsky, not of 'unclip'")],
 )  # fmt: skip
 def test_settings_that_a_pipeline_has_no_use_for(
@@ -476,6 +495,21 @@ def test_strength_needs_a_step_and_a_coarse_copy(made: tuple[Path, Run], models:
     for more, text in (((), "leaves no step"), (("generator.low_side=0",), "begins at the coarse copy")):
         with pytest.raises(SettingsError, match=text):
             reconstruct(made[1].folder, [*base, *more], quiet, quiet)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_parts_that_wait_in_memory_change_no_picture(models: Path, kind: str) -> None:
+    """The hooks are the same on a CPU, where nothing is saved."""
+    found, plain = find_pipeline(settings_of(models, kind), CPU), loaded(settings_of(models, kind))
+    try:
+        waiting = load_pipeline(found, settings_of(models, kind, offload=True), CPU)
+    except MissingError as error:
+        pytest.skip(str(error))
+    seen = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    bounds = [p.autoencoder(16).decode(p.autoencoder(16).encode(seen)) for p in (plain, waiting)]
+    assert torch.equal(bounds[0], bounds[1])
+    assert torch.equal(painted(plain, some_vectors(2), [0, 1]), painted(waiting, some_vectors(2), [0, 1]))
+    assert hasattr(waiting.pipe.unet, "_hf_hook")
 
 
 def test_half_precision_that_overflows_is_said(models: Path) -> None:

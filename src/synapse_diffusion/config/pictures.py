@@ -127,9 +127,8 @@ class PretrainedSettings(Settings):
     """Of the weights' files: `fp16` for `diffusion_pytorch_model.fp16.safetensors`; empty: the plain ones."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """Of weights and arithmetic; half of the memory in `float16`, for GPUs."""
-    offload: Literal["none", "model", "sequential"] = "none"
-    """Weights wait in the computer's memory: of whole models, or of single layers (less GPU memory, slower). Changes no
-    picture."""
+    offload: bool = False
+    """Only the part that is at work is in the GPU's memory, the others wait in the computer's; changes no picture."""
     length: Literal["images", "predicted"] = "images"
     """Of the vectors: `images`: each brought to the training images' mean length, which pipelines know; a regression's
     expectation is shorter. `predicted`: as they are."""

@@ -1,4 +1,4 @@
-"""Images <-> latents, in which generators work: pixels, a tiny autoencoder, or diffusers' (whose door this is, with `pipelines`)."""
+"""Images <-> latents, in which generators work: pixels, a tiny autoencoder, or one of diffusers."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def build_transformers(weights: str, device: torch.device) -> Tower:
     with quietly(transformers), faults("embed.weights", weights, "a vision model"):
         config = transformers.AutoConfig.from_pretrained(weights)
         processor = transformers.AutoImageProcessor.from_pretrained(_processor_place(weights))
-        own: dict[str, Any] = {}
+        own: dict[str, Any] = _variant(Path(weights))
         loader = getattr(transformers, CLASSES.get(config.model_type, "AutoModel"))
         if config.model_type == "clip":  # the tower's own configuration may have kept the default of 512
             config.vision_config.projection_dim = config.projection_dim
@@ -193,6 +193,13 @@ def _processor_place(weights: str) -> str:
     folder = Path(weights)
     beside = [folder.parent / name for name in ("feature_extractor", "image_processor")] if folder.is_dir() else []
     return str(next((place for place in [folder, *beside] if _has_processor(place)), folder))
+
+
+def _variant(folder: Path) -> dict[str, str]:
+    """For a folder that has its weights only as `model.fp16.safetensors`, say: that variant."""
+    named = sorted(folder.glob("model.*.safetensors"))
+    plain = (folder / "model.safetensors").is_file() or any(folder.glob("model-*.safetensors"))
+    return {"variant": named[0].name.split(".")[1].split("-")[0]} if named and not plain else {}
 
 
 def _has_processor(folder: Path) -> bool:

@@ -58,23 +58,22 @@ def find_pipeline(settings: PretrainedSettings, device: torch.device) -> Found:
     `SettingsError`.
     """
     diffusers = _diffusers()
-    if settings.offload != "none" and device.type == "cpu":
-        raise SettingsError(f"pretrained.offload = {settings.offload!r} saves a GPU's memory; on a CPU leave it out")
-    folder = Path(settings.weights)
+    if settings.offload and device.type == "cpu":
+        raise SettingsError("pretrained.offload = true saves a GPU's memory; on a CPU leave it out")
+    folder, known = Path(settings.weights), CLASSES[settings.pipeline]
     if not folder.is_dir():
         if not re.fullmatch(HUB_NAME, settings.weights):
             raise MissingError(
                 f"pretrained.weights = {settings.weights!r}: no such folder, and not OWNER/NAME on huggingface.co"
             )
         with faults("pretrained.weights", settings.weights, "a pipeline"), quietly(diffusers):
+            _check_class(diffusers.DiffusionPipeline.load_config(settings.weights), known, settings.weights)
             more = {"variant": settings.variant} if settings.variant else {}
             folder = Path(diffusers.DiffusionPipeline.download(settings.weights, use_safetensors=True, **more))
     index = _json(
         folder / "model_index.json", "set pretrained.weights to a folder made by a pipeline's save_pretrained"
     )
-    found, known = index.get("_class_name"), CLASSES[settings.pipeline]
-    if found not in known:
-        raise DataError(f"{folder}: holds {found}, not {known[0]}; choose its pipeline, or other weights")
+    _check_class(index, known, str(folder))
     for name in _parts(index):
         _check_part(folder / name, settings.variant)
     adapter = _find_adapter(settings.adapter) if settings.adapter else None
@@ -91,6 +90,11 @@ def _diffusers() -> Any:
             "a pretrained pipeline needs packages: pip install 'synapse-diffusion[generators]'"
         ) from None
     return diffusers
+
+
+def _check_class(index: Mapping[str, Any], known: Sequence[str], weights: str) -> None:
+    if (found := index.get("_class_name")) not in known:
+        raise DataError(f"{weights}: holds {found}, not {known[0]}; choose its pipeline, or other weights")
 
 
 def _parts(index: Mapping[str, Any]) -> list[str]:
@@ -112,7 +116,8 @@ def _files(folder: Path, variant: str) -> list[Path]:
     """A part's weights: of the variant, else plain, as diffusers chooses."""
     every = sorted(folder.glob("*.safetensors"))
     plain = [path for path in every if path.name.count(".") == 1]
-    return [path for path in every if f".{variant}." in path.name] or plain if variant else plain
+    own = [path for path in every if path.name.split(".")[1].split("-")[0] == variant]  # in one file, or in shards
+    return own or plain if variant else plain
 
 
 def _find_adapter(adapter: str) -> Path:
@@ -320,7 +325,7 @@ def _with_unknown(pipe: Any) -> Any:
 def _row_by_row(pipe: Any) -> Any:
     """The SDXL pipeline, with each picture of a batch drawn from its own vector alone.
 
-    diffusers (0.42) repeats a batch's vectors for each of its pictures, so that every picture attends to all of them.
+    diffusers (0.42, its issue 9813) repeats a batch's vectors for each of its pictures: every one attends to all.
     """
 
     class RowByRow(type(pipe)):  # type: ignore[misc]
@@ -331,15 +336,13 @@ def _row_by_row(pipe: Any) -> Any:
 
 
 def _placed(pipe: Any, settings: PretrainedSettings, device: torch.device) -> Any:
-    if settings.offload == "none":
+    if not settings.offload:
         return pipe.to(device)
     try:
-        (pipe.enable_model_cpu_offload if settings.offload == "model" else pipe.enable_sequential_cpu_offload)(
-            device=device
-        )
+        pipe.enable_model_cpu_offload(device=device)
     except ImportError:  # of accelerate
         raise MissingError(
-            f"pretrained.offload = {settings.offload!r} needs a package: pip install 'synapse-diffusion[generators]'"
+            "pretrained.offload = true needs a package: pip install 'synapse-diffusion[generators]'"
         ) from None
     return pipe
 
@@ -349,10 +352,9 @@ def _digest(found: Found, variant: str) -> str:
     paths = sorted(found.folder.glob("*/*.json")) + sorted(found.folder.glob("*/*.txt"))
     for folder in sorted(path for path in found.folder.iterdir() if path.is_dir()):
         paths += _files(folder, variant)
+    named = {str(path.relative_to(found.folder)): path for path in paths}
     digest = hashlib.sha256()
-    for path in [*paths, *([found.adapter] if found.adapter else [])]:
+    for name, path in {**named, **({"adapter": found.adapter} if found.adapter else {})}.items():
         with path.open("rb") as file:
-            digest.update(
-                f"{path.parent.name}/{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode()
-            )
+            digest.update(f"{name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
     return digest.hexdigest()
