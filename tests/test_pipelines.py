@@ -21,11 +21,12 @@ from synapse_diffusion.embed import embed
 from synapse_diffusion.encoders.pipelines import Pipeline, find_pipeline, load_pipeline
 from synapse_diffusion.errors import DataError, MissingError, SettingsError, StoreError, SynapseError
 from synapse_diffusion.reconstruct import reconstruct
-from synapse_diffusion.reconstruct.pretrained import CLIP_MEAN, draws_of
+from synapse_diffusion.reconstruct.pretrained import CLIP_MEAN, Pretrained, draws_of
 from synapse_diffusion.runs import Run
 from synapse_diffusion.store.embeddings import EmbeddingTable, open_embeddings, write_embeddings
 from synapse_diffusion.store.pictures import load_picture
 from synapse_diffusion.train import train
+from synapse_diffusion.training.conditions import Conditions
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:diffusers", "ignore::FutureWarning:diffusers")
 CPU = torch.device("cpu")
@@ -282,6 +283,9 @@ def test_every_source_is_drawn_and_scored(made: tuple[Path, Run], drawn: Drawn, 
         assert found == sorted([f"{image}-0" for image in images] * n)
     assert {"brain", "shuffled", "none", "true", "autoencoder", "nearest", "brain - none"} <= {r["model"] for r in rows}
     assert not list(made[0].glob("runs/*generator*"))
+    about = json.loads((folder / "pipeline.json").read_text())
+    assert about["settings"]["pipeline"] == kind
+    assert about["table"] == open_embeddings(next((made[0] / "embeddings").glob("small-*"))).digest
     value = {(r["model"], r["metric"]): r["value"] for r in rows if r["person"] == "all"}
     assert abs(value["none", "two_way pixels"] - 0.5) < 0.2  # 12 images, one sample each
 
@@ -292,6 +296,41 @@ def test_vectors_are_in_the_encoders_own_scale(made: tuple[Path, Run], drawn: Dr
     assert length.min() > 2  # not of length one
     conditions = open_embeddings(drawn["unclip"][0] / "conditions")
     assert np.abs(conditions.vectors["semantic"]).max() < 10  # components of variance one
+
+
+def test_what_a_perfect_brain_says_is_the_vector_itself(made: tuple[Path, Run], models: Path) -> None:
+    """Components go back into the encoder's space: its numbers where all components are kept, else its length."""
+    table = open_embeddings(next((made[0] / "embeddings").glob("small-*")), ("projection",))
+    vectors = table.vectors["projection"]
+    images = np.zeros((len(vectors), 3, 1, 1), np.uint8)
+    for length, kept in (("predicted", WIDTH), ("images", 3)):
+        pipeline = loaded(settings_of(models, "unclip", length=length))
+        conditions = Conditions.fit(table.vectors, images, kept, 0, 1)
+        mean = float(np.linalg.norm(vectors, axis=1).mean())
+        door = Pretrained(conditions, pipeline.autoencoder(16), pipeline, table, mean, np.zeros(WIDTH, np.float32), {})
+        said = conditions.of_images(table, images)
+        found = door.vectors(EmbeddingTable(said.rows.assign(source="brain"), said.vectors, {}))
+        if kept == WIDTH:
+            assert np.allclose(found, vectors, atol=1e-2)
+        else:
+            assert np.allclose(np.linalg.norm(found, axis=1), mean, rtol=1e-4)
+            assert np.corrcoef(found.ravel(), vectors.ravel())[0, 1] > 0.8
+        assert np.array_equal(door.vectors(said), vectors)  # of source true
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_half_precision_is_near(models: Path, kind: str) -> None:
+    """SDXL's autoencoder overflows in float16 (`force_upcast`): as in diffusers it works in float32, for that time."""
+    seen = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    pictures, bounds = [], []
+    for precision in ("float32", "float16"):
+        pipeline = loaded(settings_of(models, kind, precision=precision))
+        bound = pipeline.autoencoder(16)
+        bounds.append(bound.decode(bound.encode(seen)))
+        pictures.append(painted(pipeline, some_vectors(2), [0, 1]))
+        assert pipeline.pipe.unet.dtype == pipeline.vae.dtype == getattr(torch, precision)
+    assert (pictures[0] - pictures[1]).abs().mean() < 0.02
+    assert 0 < (bounds[0] - bounds[1]).abs().mean() < 0.01
 
 
 def test_the_same_pictures_after_a_kill(made: tuple[Path, Run], drawn: Drawn, models: Path) -> None:
@@ -345,12 +384,14 @@ def test_another_table_layer_and_variant(made: tuple[Path, Run], models: Path, t
     shutil.copytree(models / "unclip", tmp_path / "half")
     for path in (tmp_path / "half").rglob("*.safetensors"):
         path.rename(path.with_suffix(".fp16.safetensors"))
-    more = {"table": "../other/mine", "layer": "mine", "weights": tmp_path / "half", "variant": "fp16"}
+    more = {"table": made[0] / "other/mine", "layer": "mine", "weights": tmp_path / "half", "variant": "fp16"}
     folder, _ = reconstruct(made[1].folder, chosen(settings, **more), quiet, quiet)
     assert files_of(folder / "pictures") == files_of(drawn["unclip"][0] / "pictures")
     for name, error in (("table", StoreError), ("layer", StoreError), ("variant", MissingError)):
         with pytest.raises(error):
             reconstruct(made[1].folder, chosen(settings, **{**more, name: "other"}), quiet, quiet)
+    with pytest.raises(StoreError, match="trained with layers projection and without block_1"):
+        reconstruct(made[1].folder, chosen(settings, layer="block_1"), quiet, quiet)
 
 
 def test_names_are_found_in_the_cache_without_network(
@@ -461,7 +502,9 @@ def test_vectors_of_another_encoder_or_scale_are_refused(made: tuple[Path, Run],
         made[0] / "other/vectors",
     )
     with pytest.raises(StoreError, match="is not what the pipeline's image encoder image_encoder gives"):
-        reconstruct(made[1].folder, chosen(settings_of(models, "unclip"), table="../other/vectors"), quiet, quiet)
+        reconstruct(
+            made[1].folder, chosen(settings_of(models, "unclip"), table=made[0] / "other/vectors"), quiet, quiet
+        )
 
 
 @pytest.mark.parametrize(

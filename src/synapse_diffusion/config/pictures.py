@@ -120,7 +120,8 @@ class PretrainedSettings(Settings):
     """The image encoder whose vectors the pipeline takes, a folder or a name on huggingface.co; empty: the
     `image_encoder` in the pipeline's folder. The embedding table must hold its vectors."""
     table: str = ""
-    """An embedding table's folder under `paths.embeddings`; empty: the one that the decoder was trained with."""
+    """The embedding table: a folder under `paths.embeddings`, or anywhere by its whole path; empty: the one that the
+    decoder was trained with."""
     layer: str = "projection"
     """Of that table: the encoder's image embedding."""
     variant: str = ""

@@ -6,10 +6,10 @@ own scale. The coarse copy that the brain says is, if asked for, where sampling 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -26,8 +26,6 @@ from synapse_diffusion.store.embeddings import EmbeddingTable, open_embeddings
 from synapse_diffusion.store.pictures import load_picture
 from synapse_diffusion.training.conditions import LOW, SEMANTIC, Conditions
 from synapse_diffusion.training.pictured import Files, Generator
-from synapse_diffusion.training.sources import Sources
-from synapse_diffusion.training.tasks import find_table
 
 CLIP_MEAN: Final = (
     0.48145466,
@@ -54,6 +52,8 @@ class Pretrained:
     """Mean length of the training images' vectors."""
     unknown_D: Floats
     """What the pipeline takes for no vector."""
+    about: Mapping[str, Any]
+    """All that its pictures depend on, beside `reconstruct` and the run."""
 
     def pictures(self, table: EmbeddingTable, settings: ReconstructSettings) -> torch.Tensor:
         """Pictures (N, 3, H, W) in 0..1 of rows of conditions; noise follows from seed, image and draw."""
@@ -119,19 +119,19 @@ def find_pretrained(recipe: Recipe) -> Found | None:
     return find_pipeline(settings, choose_device(recipe.execution.device))
 
 
-def image_vectors(recipe: Recipe, table: EmbeddingTable, sources: Sources, width: int) -> EmbeddingTable:
+def image_vectors(recipe: Recipe, table: EmbeddingTable, width: int) -> EmbeddingTable:
     """The vectors that the pipeline takes, for the images of the decoder's table, in its order.
 
     Raises `StoreError` where the table has no such layer, another width, or lacks images.
     """
-    settings = recipe.pretrained
+    settings, found = recipe.pretrained, table
     if settings.table:
         found = open_embeddings(Path(recipe.paths.embeddings) / settings.table, (settings.layer,))
-    elif settings.layer in table.vectors:
-        found = table
-    else:
-        target = recipe.target.model_copy(update={"layers": (settings.layer,)})
-        found = find_table(recipe.model_copy(update={"target": target}), sources)
+    elif settings.layer not in table.vectors:
+        raise StoreError(
+            f"the decoder was trained with layers {', '.join(table.vectors)} and without {settings.layer}; name a "
+            "table that has it by pretrained.table"
+        )
     there = found.vectors[settings.layer].shape[1]
     if there != width:
         raise StoreError(
@@ -151,13 +151,11 @@ def open_pretrained(
     """
     settings, size = recipe.pretrained, recipe.generator.size
     files_digest = files.digest(train)
-    encoder = build_encoder(
-        EmbedSettings(encoder="transformers", weights=found.encoder, layers=("projection",)), device
-    )
+    encoder = build_encoder(EmbedSettings(encoder="transformers", weights=found.encoder, layers=("projection",)))
     _check_encoder(encoder, images.select(train[:PROBES]), settings, files)
     unknown_D = _unknown(encoder, settings, found.width)
     encoder_digest = encoder.digest
-    del encoder  # of gigabytes
+    del encoder  # of gigabytes; it was on the CPU
     pipeline = load_pipeline(found, settings, device)
     trained = images.select(train)
     low_side = recipe.generator.low_side if settings.strength < 1 else 0
@@ -166,12 +164,13 @@ def open_pretrained(
         trained.vectors, pictures, recipe.generator.components, low_side, recipe.generator.low_components
     )
     length = float(np.linalg.norm(trained.vectors[settings.layer], axis=1).mean())
-    content = {
+    about = {
         "settings": {name: value for name, value in settings.model_dump(mode="json").items() if name not in UNUSED},
         "conditions": [recipe.generator.components, low_side, recipe.generator.low_components, size],
         "pipeline": pipeline.digest, "encoder": encoder_digest, "table": images.digest, "images": files_digest,
     }  # fmt: skip
-    return Pretrained(conditions, pipeline.autoencoder(size), pipeline, images, length, unknown_D), digest_of(content)
+    door = Pretrained(conditions, pipeline.autoencoder(size), pipeline, images, length, unknown_D, about)
+    return door, digest_of(about)
 
 
 def _check_encoder(encoder: Encoder, some: EmbeddingTable, settings: PretrainedSettings, files: Files) -> None:

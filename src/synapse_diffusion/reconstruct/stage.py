@@ -18,7 +18,13 @@ from synapse_diffusion.errors import RunError, SettingsError
 from synapse_diffusion.figures import draw_bars, draw_pictures
 from synapse_diffusion.parallel import choose_device
 from synapse_diffusion.reconstruct.drawing import as_bytes, draw
-from synapse_diffusion.reconstruct.pretrained import Source, find_pretrained, image_vectors, open_pretrained
+from synapse_diffusion.reconstruct.pretrained import (
+    Pretrained,
+    Source,
+    find_pretrained,
+    image_vectors,
+    open_pretrained,
+)
 from synapse_diffusion.reconstruct.prior import fit_prior, sample_prior
 from synapse_diffusion.reconstruct.scoring import Drawn, columns_of, score
 from synapse_diffusion.reconstruct.tables import condition_table, in_samples
@@ -61,7 +67,7 @@ def reconstruct(
     device = choose_device(recipe.execution.device)
     generator: Source
     if pipeline is not None:
-        table = image_vectors(recipe, table, trained.setting.sources, pipeline.width)
+        table = image_vectors(recipe, table, pipeline.width)
         progress("opening the pipeline", 0, 1)
         generator, digest = open_pretrained(recipe, pipeline, table, parts.train, files, device)
         progress("opening the pipeline", 1, 1)
@@ -80,6 +86,8 @@ def reconstruct(
     key = digest_of({"reconstruct": choices, "generator": digest, "run": recipe.digest()})
     out = folder / f"reconstruction-{key[:8]}"
     drafts = _conditions(trained, truth, generator, recipe, out, progress)
+    if isinstance(generator, Pretrained):
+        write_json({"weights": recipe.pretrained.weights, **generator.about}, out / "pipeline.json")
     pictures = draw(generator, drafts, settings, out / "pictures", recipe.generator.size, progress)
     say(f"{len(pictures)} pictures of {len(parts.test)} images in {out / 'pictures'}")
     small = dict(zip(parts.test, files.small(parts.test, recipe.generator.size), strict=True))
