@@ -374,6 +374,7 @@ def test_a_coarse_copy_is_where_sampling_begins(models: Path) -> None:
         assert apart[0] > apart[1], kind
 
 
+@pytest.mark.slow
 def test_another_table_layer_and_variant(made: tuple[Path, Run], models: Path, tmp_path: Path, drawn: Drawn) -> None:
     """`table`, `layer` and `variant` say where things are; what is read from there is the same."""
     settings = settings_of(models, "unclip")
@@ -395,8 +396,9 @@ def test_another_table_layer_and_variant(made: tuple[Path, Run], models: Path, t
 
 
 def test_names_are_found_in_the_cache_without_network(
-    made: tuple[Path, Run], models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, drawn: Drawn
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    local = loaded(settings_of(models, "ip_adapter"))
     for constants in ("huggingface_hub.constants", "diffusers.utils.constants"):
         for name in ("HF_HUB_CACHE", "HF_MODULES_CACHE"):
             monkeypatch.setattr(f"{constants}.{name}", str(tmp_path), raising=False)
@@ -410,8 +412,7 @@ def test_names_are_found_in_the_cache_without_network(
     more = {"weights": "some/sdxl", "adapter": "some/adapters/adapter.safetensors"}
     settings = settings_of(models, "ip_adapter", **more)
     assert find_pipeline(settings, CPU).width == WIDTH
-    folder, _ = reconstruct(made[1].folder, chosen(settings), quiet, quiet)
-    assert folder == drawn["ip_adapter"][0]  # known by its files, not by where they are
+    assert loaded(settings).digest == local.digest  # known by its files, not by where they are
     with pytest.raises(MissingError, match="not to be had from"):
         find_pipeline(settings_of(models, "ip_adapter", weights="some/other"), CPU)
 
@@ -467,14 +468,14 @@ WRONG: dict[str, tuple[type[SynapseError], str]] = {
     "unclip other pipeline": (DataError, "holds StableDiffusionXLPipeline, not StableUnCLIPImg2ImgPipeline"),
     "unclip no part": (MissingError, "vae: missing; fetch the whole pipeline"),
     "unclip pickle": (MissingError, "pickled ones are never read"),
-    "unclip damaged": (DataError, "cannot be loaded as a StableUnCLIPImg2ImgPipeline"),
-    "unclip architecture": (DataError, "cannot be loaded as a StableUnCLIPImg2ImgPipeline: Error.*UNet2D"),
+    "unclip damaged": (DataError, "cannot be loaded as a StableUnCLIPImg2ImgPipeline: "),
+    "unclip architecture": (DataError, "cannot be loaded as a StableUnCLIPImg2ImgPipeline: "),
     "unclip half empty": (DataError, "its weights lack final_layer_norm"),
     "unclip width": (StoreError, r"has 16 numbers, and .*pipe takes 24"),
     "ip_adapter pickled adapter": (MissingError, "not a safetensors file"),
     "ip_adapter plus adapter": (DataError, "not an IP-Adapter of one vector an image"),
     "ip_adapter adapter of another network": (DataError, "cannot be loaded as a StableDiffusionXLPipeline"),
-    "ip_adapter no encoder": (MissingError, "no such folder"),
+    "ip_adapter no encoder": (MissingError, r"pretrained\.encoder = .*no such folder"),
     "kandinsky no decoder": (DataError, "encoder_hid_dim = None"),
 }
 

@@ -57,7 +57,7 @@ def find_pipeline(settings: PretrainedSettings, device: torch.device) -> Found:
     Raises `MissingError` (package, folder, network, weights that are not safetensors), `DataError` (another pipeline),
     `SettingsError`.
     """
-    diffusers = _diffusers()
+    diffusers, _ = _libraries()
     if settings.offload and device.type == "cpu":
         raise SettingsError("pretrained.offload = true saves a GPU's memory; on a CPU leave it out")
     folder, known = Path(settings.weights), CLASSES[settings.pipeline]
@@ -81,15 +81,16 @@ def find_pipeline(settings: PretrainedSettings, device: torch.device) -> Found:
     return Found(folder, adapter, encoder, _width(settings.pipeline, folder, adapter))
 
 
-def _diffusers() -> Any:
+def _libraries() -> tuple[Any, Any]:
+    """diffusers, and transformers, without which it has no such pipelines."""
     try:
         import diffusers  # takes seconds
-        import transformers  # noqa: F401  # without it diffusers has no such pipelines
+        import transformers
     except ImportError:
         raise MissingError(
             "a pretrained pipeline needs packages: pip install 'synapse-diffusion[generators]'"
         ) from None
-    return diffusers
+    return diffusers, transformers
 
 
 def _check_class(index: Mapping[str, Any], known: Sequence[str], weights: str) -> None:
@@ -208,7 +209,7 @@ class Pipeline:
             arguments |= {"image": first, "strength": self.settings.strength}
         if first_B3HW is None or self.settings.pipeline == "kandinsky":
             arguments |= {"height": self.side, "width": self.side}
-        with quietly(_diffusers()):
+        with quietly(_libraries()[0]):
             images_BHW3 = self.pipe(
                 **arguments, num_inference_steps=steps, guidance_scale=guidance, generator=list(draws), output_type="np"
             ).images
@@ -261,17 +262,19 @@ def _without_overflow(vae: Any) -> Iterator[torch.dtype]:
     overflows = vae.dtype == torch.float16 and vae.config.get("force_upcast")
     if overflows:
         vae.to(torch.float32)
-    yield vae.dtype
-    if overflows:
-        vae.to(torch.float16)
+    try:
+        yield vae.dtype
+    finally:
+        if overflows:
+            vae.to(torch.float16)
 
 
 def load_pipeline(found: Found, settings: PretrainedSettings, device: torch.device) -> Pipeline:
     """Load what was found. Raises `DataError` (weights of another architecture, damaged), `MissingError` (package)."""
-    diffusers = _diffusers()
+    diffusers, transformers = _libraries()
     name = CLASSES[settings.pipeline][settings.strength < 1]
     more: dict[str, Any] = {"variant": settings.variant} if settings.variant else {}
-    with faults("pretrained.weights", str(found.folder), f"a {name}"), quietly(diffusers):
+    with faults("pretrained.weights", str(found.folder), f"a {name}"), quietly(diffusers), quietly(transformers):
         pipe = getattr(diffusers, name).from_pretrained(
             found.folder, use_safetensors=True, local_files_only=True, torch_dtype=TYPES[settings.precision], **more
         )
@@ -348,10 +351,10 @@ def _placed(pipe: Any, settings: PretrainedSettings, device: torch.device) -> An
 
 
 def _digest(found: Found, variant: str) -> str:
-    """SHA-256 of the files that are read."""
-    paths = sorted(found.folder.glob("*/*.json")) + sorted(found.folder.glob("*/*.txt"))
-    for folder in sorted(path for path in found.folder.iterdir() if path.is_dir()):
-        paths += _files(folder, variant)
+    """SHA-256 of the files that are read, by their names in the pipeline."""
+    paths = [found.folder / "model_index.json"]
+    for part in (found.folder / name for name in _parts(_json(paths[0], "fetch the whole pipeline"))):
+        paths += [*sorted(part.glob("*.json")), *sorted(part.glob("*.txt")), *_files(part, variant)]
     named = {str(path.relative_to(found.folder)): path for path in paths}
     digest = hashlib.sha256()
     for name, path in {**named, **({"adapter": found.adapter} if found.adapter else {})}.items():

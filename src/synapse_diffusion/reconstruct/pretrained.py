@@ -20,20 +20,17 @@ from synapse_diffusion.config.tree import digest_of
 from synapse_diffusion.encoders import Encoder, build_encoder
 from synapse_diffusion.encoders.autoencoders import Autoencoder
 from synapse_diffusion.encoders.pipelines import Found, Pipeline, find_pipeline, load_pipeline
-from synapse_diffusion.errors import SettingsError, StoreError
+from synapse_diffusion.errors import MissingError, SettingsError, StoreError
 from synapse_diffusion.parallel import choose_device
 from synapse_diffusion.store.embeddings import EmbeddingTable, open_embeddings
 from synapse_diffusion.store.pictures import load_picture
 from synapse_diffusion.training.conditions import LOW, SEMANTIC, Conditions
 from synapse_diffusion.training.pictured import Files, Generator
 
-CLIP_MEAN: Final = (
-    0.48145466,
-    0.4578275,
-    0.40821073,
-)  # of pixels: what CLIP's processors take off (Radford et al. 2021)
+# of pixels, which CLIP's processors take off (Radford et al. 2021)
+CLIP_MEAN: Final = (0.48145466, 0.4578275, 0.40821073)
 PROBES: Final = 4  # training images whose vectors are compared with the encoder's
-TOLERANCE: Final = 0.05  # of a vector's length: half precision and resizing filters move it by less than 0.01
+TOLERANCE: Final = 0.05  # of a vector's length: room for half precision, none for another network
 UNUSED: Final = ("weights", "adapter", "encoder", "table", "variant", "offload")
 """Settings that say where things are: what they hold is in the digest, or changes no picture."""
 Floats = NDArray[np.float32]
@@ -151,7 +148,7 @@ def open_pretrained(
     """
     settings, size = recipe.pretrained, recipe.generator.size
     files_digest = files.digest(train)
-    encoder = build_encoder(EmbedSettings(encoder="transformers", weights=found.encoder, layers=("projection",)))
+    encoder = _encoder(found)
     _check_encoder(encoder, images.select(train[:PROBES]), settings, files)
     unknown_D = _unknown(encoder, settings, found.width)
     encoder_digest = encoder.digest
@@ -171,6 +168,13 @@ def open_pretrained(
     }  # fmt: skip
     door = Pretrained(conditions, pipeline.autoencoder(size), pipeline, images, length, unknown_D, about)
     return door, digest_of(about)
+
+
+def _encoder(found: Found) -> Encoder:
+    try:
+        return build_encoder(EmbedSettings(encoder="transformers", weights=found.encoder, layers=("projection",)))
+    except MissingError as error:
+        raise MissingError(str(error).replace("embed.weights", "pretrained.encoder")) from None
 
 
 def _check_encoder(encoder: Encoder, some: EmbeddingTable, settings: PretrainedSettings, files: Files) -> None:
