@@ -19,7 +19,8 @@ from synapse_diffusion.config import EmbedSettings, PretrainedSettings, Recipe, 
 from synapse_diffusion.config.tree import digest_of
 from synapse_diffusion.encoders import Encoder, build_encoder
 from synapse_diffusion.encoders.autoencoders import Autoencoder
-from synapse_diffusion.encoders.pipelines import Found, Pipeline, find_pipeline, load_pipeline
+from synapse_diffusion.encoders.pipeline_files import Found, find_pipeline
+from synapse_diffusion.encoders.pipelines import Pipeline, load_pipeline
 from synapse_diffusion.errors import MissingError, SettingsError, StoreError
 from synapse_diffusion.parallel import choose_device
 from synapse_diffusion.store.embeddings import EmbeddingTable, open_embeddings
