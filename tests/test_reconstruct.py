@@ -232,7 +232,7 @@ def test_the_same_pictures_after_a_kill_and_in_other_batches(
     from synapse_diffusion.reconstruct.drawing import read_picture
 
     for name in list(before)[::7]:
-        a, b = (read_picture(where / "pictures" / name).astype(int) for where in (folder, other))
+        a, b = (read_picture(where / "pictures" / name, 16).astype(int) for where in (folder, other))
         assert np.abs(a - b).max() <= 1, name
 
 

@@ -220,12 +220,15 @@ def reconstruct(
     run: Annotated[Path, typer.Argument(help="Folder of a trained run that retrieves images (target.task).")],
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="A.B=VALUE", help="Another setting of reconstruct.* or generator.*."),
+        typer.Option(
+            "--set", metavar="A.B=VALUE", help="Another setting of reconstruct.*, generator.* or pretrained.*."
+        ),
     ] = None,
 ) -> None:
-    """Draw the test pictures from the brain's signal, beside controls, and score them; `train generator` first.
+    """Draw the test pictures from the brain's signal, beside controls, and score them.
 
-    The same command goes on where it was interrupted.
+    By what `train generator` has trained, or a pretrained pipeline (pretrained.pipeline). The same command goes on
+    where it was interrupted.
     """
     from synapse_diffusion.reconstruct import reconstruct
 

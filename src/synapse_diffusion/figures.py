@@ -343,7 +343,7 @@ def draw_bars(rows: Sequence[tuple[str, float, float, float]], chance: float, ti
     place = np.arange(len(rows), dtype=float)
     values = np.array([row[1:] for row in rows], dtype=float)
     near, far = np.nanmin(np.append(values, 0)), np.nanmax(np.append(values, chance))
-    span = far - near
+    span = (far - near) or 1.0  # all are nothing: two pictures of one kind
     axis.barh(place, values[:, 0], height=0.62, color=COLOURS[4])
     axis.hlines(place, values[:, 1], values[:, 2], color="black", linewidth=1.3)
     for y, row in zip(place, values, strict=True):

@@ -12,7 +12,7 @@ from synapse_diffusion.config.decoding import (
     ViewSettings,
 )
 from synapse_diffusion.config.load import dump_recipe, load_recipe, parse_recipe
-from synapse_diffusion.config.pictures import GeneratorSettings, PriorSettings, ReconstructSettings
+from synapse_diffusion.config.pictures import GeneratorSettings, PretrainedSettings, PriorSettings, ReconstructSettings
 from synapse_diffusion.config.recordings import (
     ConvertSettings,
     DataSettings,
@@ -36,6 +36,7 @@ __all__ = [
     "ModelSettings",
     "PairSettings",
     "PathSettings",
+    "PretrainedSettings",
     "PriorSettings",
     "Recipe",
     "ReconstructSettings",

@@ -104,6 +104,67 @@ class PriorSettings(Settings):
     """Another seed, other weights to begin with, another order and noise."""
 
 
+class PretrainedSettings(Settings):
+    """`reconstruct` by a pretrained pipeline of diffusers, from an image encoder's vector to the picture. Then
+    `generator.size` (pixels a side at which pictures are compared) and `generator.components` hold for it, below
+    `strength = 1` `generator.low_side` and `low_components` too, and no generator is trained."""
+
+    pipeline: Literal["none", "unclip", "ip_adapter", "kandinsky"] = "none"
+    """`none`: the generator of `train generator`; Stable unCLIP, Stable Diffusion XL (Turbo) with an IP-Adapter, or
+    Kandinsky 2.2's decoder (`pip install 'synapse-diffusion[generators]'`)."""
+    weights: str = ""
+    """The pipeline, in safetensors: a folder of `save_pretrained`, or a name on huggingface.co, which is downloaded."""
+    adapter: str = ""
+    """`ip_adapter`: its safetensors file, or OWNER/NAME/FILE on huggingface.co."""
+    encoder: str = ""
+    """The image encoder whose vectors the pipeline takes, a folder or a name on huggingface.co; empty: the
+    `image_encoder` in the pipeline's folder. The embedding table must hold its vectors."""
+    table: str = ""
+    """The embedding table: a folder under `paths.embeddings`, or anywhere by its whole path; empty: the one that the
+    decoder was trained with."""
+    layer: str = "projection"
+    """Of that table: the encoder's image embedding."""
+    variant: str = ""
+    """Of the weights' files: `fp16` for `diffusion_pytorch_model.fp16.safetensors`; empty: the plain ones."""
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Of weights and arithmetic; half of the memory in `float16`, for GPUs."""
+    offload: bool = False
+    """Only the part that is at work is in the GPU's memory, the others wait in the computer's; changes no picture."""
+    length: Literal["images", "predicted"] = "images"
+    """Of the vectors: `images`: each brought to the training images' mean length, which pipelines know; a regression's
+    expectation is shorter. `predicted`: as they are."""
+    no_brain: Literal["mean", "unconditional"] = "mean"
+    """What the control without a brain is drawn from: the training images' mean vector, which a decoder that knows
+    nothing answers, or what the pipeline takes for no vector."""
+    noise_level: Annotated[int, Field(ge=0, le=999)] = 0
+    """`unclip`: steps of noise added to the vector, for vague ones."""
+    adapter_scale: NotNegative = 1.0
+    """`ip_adapter`: how much the vector counts beside the (empty) text."""
+    strength: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """`ip_adapter`, `kandinsky`: share of the steps that are sampled, beginning at the coarse copy that the brain says
+    of the picture; 1: all, from noise, without a coarse copy."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        defaults = type(self).model_fields
+        given = [name for name, value in self if name != "pipeline" and value != defaults[name].default]
+        if self.pipeline == "none":
+            if given:
+                raise ValueError(f"{given[0]} is a setting of a pretrained pipeline; choose one by pipeline")
+            return self
+        if not self.weights:
+            raise ValueError(f"pipeline = {self.pipeline!r} needs weights")
+        if (self.pipeline == "ip_adapter") != bool(self.adapter):
+            raise ValueError(f"pipeline = {self.pipeline!r} and adapter = {self.adapter!r} do not go together")
+        if self.pipeline != "unclip" and not self.encoder:
+            raise ValueError(f"pipeline = {self.pipeline!r} needs encoder: it brings none of its own")
+        owners = {"noise_level": ("unclip",), "adapter_scale": ("ip_adapter",), "strength": ("ip_adapter", "kandinsky")}
+        for name, kinds in owners.items():
+            if name in given and self.pipeline not in kinds:
+                raise ValueError(f"{name} is a setting of {' and '.join(kinds)}, not of {self.pipeline!r}")
+        return self
+
+
 class ReconstructSettings(Settings):
     """`reconstruct`: from test trials to pictures, and how good these are."""
 

@@ -21,7 +21,7 @@ from synapse_diffusion.config.decoding import (
     TrainSettings,
     ViewSettings,
 )
-from synapse_diffusion.config.pictures import GeneratorSettings, PriorSettings, ReconstructSettings
+from synapse_diffusion.config.pictures import GeneratorSettings, PretrainedSettings, PriorSettings, ReconstructSettings
 from synapse_diffusion.config.recordings import (
     ConvertSettings,
     DataSettings,
@@ -30,7 +30,7 @@ from synapse_diffusion.config.recordings import (
     SimulateSettings,
 )
 
-PICTURES: Final = ("generator", "prior", "reconstruct")
+PICTURES: Final = ("generator", "prior", "pretrained", "reconstruct")
 """Branches that change no decoder."""
 
 
@@ -74,6 +74,7 @@ class Recipe(Settings):
     evaluate: EvaluateSettings = EvaluateSettings()
     generator: GeneratorSettings = GeneratorSettings()
     prior: PriorSettings = PriorSettings()
+    pretrained: PretrainedSettings = PretrainedSettings()
     reconstruct: ReconstructSettings = ReconstructSettings()
     execution: ExecutionSettings = ExecutionSettings()
 

@@ -1,4 +1,4 @@
-"""Images <-> latents, in which generators work: pixels, a tiny autoencoder, or diffusers' (whose only door this is)."""
+"""Images <-> latents, in which generators work: pixels, a tiny autoencoder, or one of diffusers."""
 
 from __future__ import annotations
 

@@ -63,8 +63,8 @@ def build_transformers(weights: str, device: torch.device) -> Tower:
         raise MissingError(f"embed.weights = {weights!r}: no such folder, and not a name on huggingface.co")
     with quietly(transformers), faults("embed.weights", weights, "a vision model"):
         config = transformers.AutoConfig.from_pretrained(weights)
-        processor = transformers.AutoImageProcessor.from_pretrained(weights)
-        own: dict[str, Any] = {}
+        processor = transformers.AutoImageProcessor.from_pretrained(_processor_place(weights))
+        own: dict[str, Any] = _variant(Path(weights))
         loader = getattr(transformers, CLASSES.get(config.model_type, "AutoModel"))
         if config.model_type == "clip":  # the tower's own configuration may have kept the default of 512
             config.vision_config.projection_dim = config.projection_dim
@@ -184,5 +184,23 @@ def _check_folder(folder: Path) -> None:
         raise MissingError(f"{folder}: no config.json; set embed.weights to a folder made by save_pretrained")
     if not any(folder.glob("*.safetensors")):
         raise MissingError(f"{folder}: no weights in safetensors (pickled ones are never read); convert or fetch them")
-    if not any((folder / name).is_file() for name in ("preprocessor_config.json", "processor_config.json")):
+    if not _has_processor(Path(_processor_place(str(folder)))):
         raise MissingError(f"{folder}: no preprocessor_config.json; copy it from where the weights are from")
+
+
+def _processor_place(weights: str) -> str:
+    """Where the processor's configuration is: in diffusers' pipelines beside the image encoder's folder."""
+    folder = Path(weights)
+    beside = [folder.parent / name for name in ("feature_extractor", "image_processor")] if folder.is_dir() else []
+    return str(next((place for place in [folder, *beside] if _has_processor(place)), folder))
+
+
+def _variant(folder: Path) -> dict[str, str]:
+    """For a folder that has its weights only as `model.fp16.safetensors`, say: that variant."""
+    named = sorted(folder.glob("model.*.safetensors"))
+    plain = (folder / "model.safetensors").is_file() or any(folder.glob("model-*.safetensors"))
+    return {"variant": named[0].name.split(".")[1].split("-")[0]} if named and not plain else {}
+
+
+def _has_processor(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in ("preprocessor_config.json", "processor_config.json"))

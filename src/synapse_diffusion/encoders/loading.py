@@ -20,7 +20,8 @@ def faults(setting: str, weights: str, what: str) -> Iterator[None]:
     except SynapseError:
         raise
     except Exception as error:  # of any kind, from configuration, download, safetensors
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        reason = " ".join(line.strip() for line in lines[: 1 + lines[0].endswith(":")])
         if isinstance(error, OSError) and not Path(weights).is_dir():
             raise MissingError(
                 f"{setting} = {weights!r}: no such folder, and not to be had from huggingface.co or its cache: {reason}"

@@ -12,18 +12,20 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from synapse_diffusion.config import ReconstructSettings
+from synapse_diffusion.reconstruct.pretrained import Pretrained, Source
 from synapse_diffusion.store.embeddings import EmbeddingTable
+from synapse_diffusion.store.pictures import small_pictures
 from synapse_diffusion.training.painter import noise_of, paint
-from synapse_diffusion.training.pictured import Generator
 from synapse_diffusion.types import Progress
 
 Pictures = NDArray[np.uint8]
 
 
 def draw(
-    generator: Generator, table: EmbeddingTable, settings: ReconstructSettings, folder: Path, progress: Progress
+    generator: Source, table: EmbeddingTable, settings: ReconstructSettings, folder: Path, side: int, progress: Progress
 ) -> Pictures:
-    """Pictures (N, 3, H, W) of the table's rows, kept in `folder` as SOURCE/PERSON/kK/IMAGE-DRAW.png.
+    """Pictures (N, 3, side, side) of the table's rows, kept as SOURCE/PERSON/kK/IMAGE-DRAW.png, in the size in which
+    they were drawn.
 
     The noise follows from seed, image and draw, and parts are always the same rows: killed and started again, the
     same files come out.
@@ -37,10 +39,12 @@ def draw(
         for picture_3HW, path in zip(_painted(generator, table, settings, part), paths[part], strict=True):
             save_picture(picture_3HW, path)
     progress("drawing pictures", len(paths), len(paths))
-    return np.stack([read_picture(path) for path in paths])
+    return np.stack([read_picture(path, side) for path in paths])
 
 
-def _painted(generator: Generator, table: EmbeddingTable, settings: ReconstructSettings, part: slice) -> Pictures:
+def _painted(generator: Source, table: EmbeddingTable, settings: ReconstructSettings, part: slice) -> Pictures:
+    if isinstance(generator, Pretrained):
+        return as_bytes(generator.pictures(_rows(table, part), settings))
     device, rows = next(generator.painter.parameters()).device, table.rows[part]
     noise = [
         noise_of(settings.seed, [str(image)], int(sample), generator.painter.shape)
@@ -49,6 +53,10 @@ def _painted(generator: Generator, table: EmbeddingTable, settings: ReconstructS
     components = {name: torch.from_numpy(z[part]).to(device) for name, z in table.vectors.items()}
     latents = paint(generator.painter, generator.conditions, components, torch.cat(noise).to(device), settings)
     return as_bytes(generator.autoencoder.decode(latents))
+
+
+def _rows(table: EmbeddingTable, part: slice) -> EmbeddingTable:
+    return EmbeddingTable(table.rows[part], {name: z[part] for name, z in table.vectors.items()}, table.encoder)
 
 
 def as_bytes(images_B3HW: torch.Tensor) -> Pictures:
@@ -69,7 +77,7 @@ def save_picture(picture_3HW: Pictures, path: Path) -> None:
     part.rename(path)
 
 
-def read_picture(path: Path) -> Pictures:
-    """(3, H, W)."""
-    with Image.open(path) as picture:
-        return np.asarray(picture.convert("RGB")).transpose(2, 0, 1)
+def read_picture(path: Path, side: int) -> Pictures:
+    """(3, side, side), made smaller as seen pictures are."""
+    [picture] = small_pictures([path], side)
+    return np.asarray(picture)

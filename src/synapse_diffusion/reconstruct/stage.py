@@ -18,6 +18,13 @@ from synapse_diffusion.errors import RunError, SettingsError
 from synapse_diffusion.figures import draw_bars, draw_pictures
 from synapse_diffusion.parallel import choose_device
 from synapse_diffusion.reconstruct.drawing import as_bytes, draw
+from synapse_diffusion.reconstruct.pretrained import (
+    Pretrained,
+    Source,
+    find_pretrained,
+    image_vectors,
+    open_pretrained,
+)
 from synapse_diffusion.reconstruct.prior import fit_prior, sample_prior
 from synapse_diffusion.reconstruct.scoring import Drawn, columns_of, score
 from synapse_diffusion.reconstruct.tables import condition_table, in_samples
@@ -28,7 +35,6 @@ from synapse_diffusion.training.brain import Predictor, cross_fitted, fit_predic
 from synapse_diffusion.training.conditions import DOUBT
 from synapse_diffusion.training.pictured import (
     Files,
-    Generator,
     check_recipe,
     generator_run,
     open_generator,
@@ -47,22 +53,31 @@ def reconstruct(
 ) -> tuple[Path, list[dict[str, Any]]]:
     """Draw, score, and return the folder of the pictures and the rows that are added to the run's scores.json.
 
-    `overrides`: other settings of the branches `generator` and `reconstruct` than the run's. Raises `RunError` where
-    the run or its generator is missing or unfit, `SettingsError`, `StoreError`, `DataError`.
+    `overrides`: other settings of pictures than the run's. Raises `RunError` where the run or its generator is missing
+    or unfit, `MissingError` for a pretrained pipeline's files, `SettingsError`, `StoreError`, `DataError`.
     """
     recipe = _recipe(folder, overrides)
     check_recipe(recipe)
+    pipeline = find_pretrained(recipe)
     trained = open_trained(folder, progress)
     table, files, settings = trained.setting.task.table, Files.below(recipe), recipe.reconstruct
     assert table is not None
     parts = picture_parts(table, trained.setting.sources, trained.folds)
-    made, digest = generator_run(recipe, table, [*parts.train, *parts.validation], files)
-    if not made.folder.exists():
-        raise RunError(
-            f"{made.folder}: missing; run `synapse-diffusion train generator` with the recipe of {folder} (and its "
-            "settings of the branch generator)"
-        )
-    generator = open_generator(made.folder, digest, choose_device(recipe.execution.device))
+    device = choose_device(recipe.execution.device)
+    generator: Source
+    if pipeline is not None:
+        table = image_vectors(recipe, table, pipeline.width)
+        progress("opening the pipeline", 0, 1)
+        generator, digest = open_pretrained(recipe, pipeline, table, parts.train, files, device)
+        progress("opening the pipeline", 1, 1)
+    else:
+        made, digest = generator_run(recipe, table, [*parts.train, *parts.validation], files)
+        if not made.folder.exists():
+            raise RunError(
+                f"{made.folder}: missing; run `synapse-diffusion train generator` with the recipe of {folder} (and its "
+                "settings of the branch generator), or name a pretrained pipeline by pretrained.pipeline"
+            )
+        generator = open_generator(made.folder, digest, device)
     truth = generator.conditions.of_images(table, files.small(list(table.rows["image_id"]), recipe.generator.size))
     choices = {name: value for name, value in settings.model_dump(mode="json").items() if name not in FREE}
     if settings.prior == "flow":
@@ -70,7 +85,9 @@ def reconstruct(
     key = digest_of({"reconstruct": choices, "generator": digest, "run": recipe.digest()})
     out = folder / f"reconstruction-{key[:8]}"
     drafts = _conditions(trained, truth, generator, recipe, out, progress)
-    pictures = draw(generator, drafts, settings, out / "pictures", progress)
+    if isinstance(generator, Pretrained):
+        write_json({"weights": recipe.pretrained.weights, **generator.about}, out / "pipeline.json")
+    pictures = draw(generator, drafts, settings, out / "pictures", recipe.generator.size, progress)
     say(f"{len(pictures)} pictures of {len(parts.test)} images in {out / 'pictures'}")
     small = dict(zip(parts.test, files.small(parts.test, recipe.generator.size), strict=True))
     drawn = _groups(drafts, pictures)
@@ -101,7 +118,7 @@ def _recipe(folder: Path, overrides: Sequence[str]) -> Recipe:
 
 
 def _conditions(
-    trained: Trained, truth: EmbeddingTable, generator: Generator, recipe: Recipe, out: Path, progress: Progress
+    trained: Trained, truth: EmbeddingTable, generator: Source, recipe: Recipe, out: Path, progress: Progress
 ) -> EmbeddingTable:
     """What is drawn from; kept beside the pictures."""
     predictors = []
@@ -118,7 +135,7 @@ def _conditions(
 
 
 def _through_prior(
-    trained: Trained, predictors: Sequence[Predictor], truth: EmbeddingTable, generator: Generator,
+    trained: Trained, predictors: Sequence[Predictor], truth: EmbeddingTable, generator: Source,
     table: EmbeddingTable, recipe: Recipe, out: Path, progress: Progress,
 ) -> EmbeddingTable:  # fmt: skip
     """All but the true conditions replaced by samples of the prior given them; each fold has a prior of its own."""
@@ -155,7 +172,7 @@ def _groups(table: EmbeddingTable, pictures: NDArray[np.uint8]) -> list[Drawn]:
     return found
 
 
-def _bounds(generator: Generator, seen: Mapping[str, NDArray[np.uint8]]) -> list[Drawn]:
+def _bounds(generator: Source, seen: Mapping[str, NDArray[np.uint8]]) -> list[Drawn]:
     """The seen pictures through the autoencoder alone: no generator can do better."""
     images = np.array(sorted(seen))
     stack = torch.from_numpy(np.stack([seen[name] for name in images])).float() / 255
