@@ -2,6 +2,7 @@
 # Stimulus images to vectors: sbatch [options] slurm/embed.sh RECIPE [--set A.B=VALUE ...]
 # Without Slurm: ./slurm/embed.sh RECIPE ...
 #SBATCH --job-name=embed
+#SBATCH --mem-per-cpu=2G
 #SBATCH --output=%x-%j.out
 #SBATCH --open-mode=append
 #SBATCH --requeue

@@ -2,6 +2,7 @@
 # Score a run: sbatch [options] slurm/evaluate.sh RUN, or slurm/evaluate.sh RECIPE [--set A.B=VALUE ...] for the run
 # of a recipe. Without Slurm: ./slurm/evaluate.sh ...
 #SBATCH --job-name=evaluate
+#SBATCH --mem-per-cpu=2G
 #SBATCH --output=%x-%j.out
 #SBATCH --open-mode=append
 #SBATCH --requeue

@@ -2,6 +2,7 @@
 # Draw and score the test pictures of a run: sbatch [options] slurm/reconstruct.sh RUN [--set A.B=VALUE ...]
 # or of the run of a recipe: slurm/reconstruct.sh RECIPE [--set ...]. Without Slurm: ./slurm/reconstruct.sh ...
 #SBATCH --job-name=reconstruct
+#SBATCH --mem-per-cpu=2G
 #SBATCH --output=%x-%j.out
 #SBATCH --open-mode=append
 #SBATCH --requeue

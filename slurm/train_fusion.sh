@@ -3,6 +3,7 @@
 # Without Slurm: ./slurm/train_fusion.sh RECIPE ...
 #SBATCH --job-name=train_fusion
 #SBATCH --nodes=1
+#SBATCH --mem-per-cpu=2G
 #SBATCH --output=%x-%j.out
 #SBATCH --open-mode=append
 #SBATCH --requeue

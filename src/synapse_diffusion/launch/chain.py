@@ -46,19 +46,21 @@ def chain(recipe: Recipe, source: str, overrides: Sequence[str]) -> list[Job]:
     return jobs
 
 
-def sbatch_line(job: Job, name: str, cluster: Cluster, logs: Path, ids: Mapping[str, str]) -> list[str]:
-    """The command that submits a job; `ids` of the jobs before it, by stage, where they are submitted too.
+def sbatch_line(
+    job: Job, name: str, cluster: Cluster, logs: Path, ids: Mapping[str, str], others: Sequence[str] = ()
+) -> list[str]:
+    """The command that submits a job; `ids` of the jobs before it, by stage, where they are in the queue.
 
-    A job whose predecessor failed is taken out of the queue.
+    A job whose predecessor failed is taken out of the queue. `others`: jobs that must have ended, however.
     """
     array = job.stage == "convert" and job.arguments[0] != "comb"
     exports = {"SYNAPSE_SLURM": str(SCRIPTS), "SYNAPSE_PYTHON": sys.executable, "SYNAPSE_SETUP": cluster.setup}
     line = ["sbatch", "--parsable", f"--job-name={name}-{job.stage}"]
     line.append(f"--output={logs}/%x-{'%A_%a' if array else '%j'}.out")
     line.append("--export=" + ",".join(["ALL", *(f"{key}={value}" for key, value in exports.items() if value)]))
-    before = [ids[stage] for stage in job.after if stage in ids]
-    if before:
-        line += ["--dependency=afterok:" + ":".join(before), "--kill-on-invalid-dep=yes"]
+    before = {"afterok": [ids[stage] for stage in job.after if stage in ids], "afterany": others}
+    if wanted := [":".join([kind, *found]) for kind, found in before.items() if found]:
+        line += [f"--dependency={','.join(wanted)}", "--kill-on-invalid-dep=yes"]
     if job.stage == "convert" and not array:
         line.append("--array=1")
     return [*line, *cluster.of(job.stage), str(SCRIPTS / job.script), *job.arguments]

@@ -67,8 +67,8 @@ def _accounts(ids: Sequence[str]) -> list[str]:
 
 
 def record_path(recipe: Recipe, name: str) -> Path:
-    """Where it is kept which jobs were submitted for a recipe; their logs lie beside it."""
-    return Path(recipe.paths.runs) / "slurm" / f"{name}.json"
+    """Where it is kept which jobs were submitted for a recipe with these settings; their logs lie beside it."""
+    return Path(recipe.paths.runs) / "slurm" / f"{name}-{recipe.digest()[:8]}.json"
 
 
 def read_record(path: Path) -> dict[str, str]:

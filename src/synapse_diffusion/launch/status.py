@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -24,9 +25,10 @@ def status(source: str, overrides: list[str], say: Say) -> None:
     for stage, one in record.items():
         say(f"{stage} (job {one}): {job_line(known[one])}")
         if any(state.name in ("FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "TIMEOUT") for state in known[one]):
-            say(f"  why: {path.parent / f'{name}-{stage}-{one}'}*.out")
+            task = "_*" if len(known[one]) > 1 else ""
+            say(f"  why: {path.parent}/{name}-{stage}-{one}{task}.out")
     if not record:
-        say(f"nothing was submitted (no {path})")
+        say(f"nothing was submitted with these settings (no {path})")
     for line in progress(recipe, name):
         say(line)
 
@@ -36,7 +38,7 @@ def job_line(tasks: list[State]) -> str:
     if not tasks:
         return "ended; Slurm no longer knows it"
     counts = Counter(state.name for state in tasks)
-    words = [f"{n} of {len(tasks)} tasks {state}" if len(tasks) > 1 else state for state, n in counts.items()]
+    words = [f"{n} {state}" if len(tasks) > 1 else state for state, n in counts.items()]
     reasons = {state.reason for state in tasks if state.name == "PENDING" and state.reason}
     if any("NotAvail" in reason or "DOWN" in reason for reason in reasons):
         words.append(f"no node that it could use is up ({', '.join(reasons)}): wait, or take another partition")
@@ -48,25 +50,26 @@ def job_line(tasks: list[State]) -> str:
 
 def progress(recipe: Recipe, name: str) -> Iterator[str]:
     """One line a run of this recipe, and a generator's."""
-    runs = Path(recipe.paths.runs)
-    for folder in sorted({*runs.glob(f"{name}-*"), *runs.glob(f"{recipe.data.name}-generator-*")}):
-        try:
-            its = load_recipe(folder / "recipe.toml")
-        except SynapseError:  # no run, or one that is being made
-            continue
-        drawing = (folder / "checkpoints").exists() and "-generator-" in folder.name
-        if (its.generator == recipe.generator) if drawing else (its.digest() == recipe.digest()):
-            yield f"{folder}: {_how_far(folder, recipe.generator.steps if drawing else recipe.train.steps)}"
+    runs, digits = Path(recipe.paths.runs), "[0-9a-f]" * 8
+    for folder, its in _recipes(runs.glob(f"{name}-{digits}")):
+        if its.digest() == recipe.digest():
+            yield f"{folder}: {_how_far(folder, recipe.train.steps)}"
+    for folder, its in _recipes(runs.glob(f"{recipe.data.name}-generator-{digits}")):
+        if its.generator == recipe.generator:
+            yield f"{folder}: {_how_far(folder, recipe.generator.steps)}"
+
+
+def _recipes(folders: Iterable[Path]) -> Iterator[tuple[Path, Recipe]]:
+    for folder in sorted(folders):
+        with suppress(SynapseError):  # no run, or one that is being made
+            yield folder, load_recipe(folder / "recipe.toml")
 
 
 def _how_far(folder: Path, steps: int) -> str:
-    words = []
-    if (folder / "scores.json").exists():
-        words.append("scored")
     if (folder / "curve.tsv").exists():
-        return ", ".join(["trained", *words])
-    finished = len(list((folder / "checkpoints").glob("*.tsv")))
-    if finished:
+        return "trained" + ", scored" * (folder / "scores.json").exists()
+    words = []
+    if finished := len(list((folder / "checkpoints").glob("*.tsv"))):
         words.append(f"{finished} fits finished")
     for path in sorted((folder / "checkpoints").glob("*_unfinished.safetensors")):
         try:
