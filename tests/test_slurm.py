@@ -22,14 +22,15 @@ from safetensors.torch import load_file
 from conftest import SMALL, small, small_meg, small_pairs
 from slurm_engine import cluster, missing
 from synapse_diffusion.config import Recipe
-from synapse_diffusion.errors import RunError, SettingsError
+from synapse_diffusion.errors import MissingError, RunError, SettingsError
 from synapse_diffusion.launch.chain import SCRIPTS, chain, sbatch_line
 from synapse_diffusion.launch.cluster import load_cluster
 from synapse_diffusion.launch.queue import State, read_record, write_record
 from synapse_diffusion.launch.status import job_line
+from synapse_diffusion.launch.submit import submit
 
 COMMAND = [sys.executable, "-m", "synapse_diffusion"]
-PATIENCE_S = 240
+PATIENCE_S = 420
 PICTURES = [
     "target.task=retrieve", "target.layers=colour", "train.steps=6", "train.checks=2", "train.refit=false",
     "generator.size=16", "generator.low_side=4", "generator.low_components=8", "generator.components=6",
@@ -63,18 +64,19 @@ def test_what_a_recipe_needs_in_which_order(tmp_path: Path) -> None:
 
 
 def test_the_line_that_submits_a_job(tmp_path: Path) -> None:
+    (tmp_path / "setup.sh").touch()
     (tmp_path / "cluster.toml").write_text(
-        'setup = "/home/me/setup.sh"\n[all]\naccount = "lab1"\npartition = "standard"\n'
+        'setup = "setup.sh"\n[all]\naccount = "lab1"\npartition = "standard"\n'
         '[train]\npartition = "gpu"\nnodes = 2\nexclusive = true\nmail-type = false\n'
     )
-    site = load_cluster(tmp_path / "cluster.toml", ["train.nodes=4", "time=08:00:00"])
+    site = load_cluster(tmp_path / "cluster.toml", ["train.nodes=4", "time=08:00:00", "train.requeue=true"])
     jobs = {job.stage: job for job in chain(small(tmp_path), "study.toml", ["train.seed=1"])}
     line = sbatch_line(jobs["train"], "study", site, Path("runs/slurm"), {"convert": "12"})
-    exports = f"--export=ALL,SYNAPSE_SLURM={SCRIPTS},SYNAPSE_PYTHON={sys.executable},SYNAPSE_SETUP=/home/me/setup.sh"
+    exports = f"--export=ALL,SYNAPSE_SLURM={SCRIPTS},SYNAPSE_PYTHON={sys.executable},SYNAPSE_SETUP={tmp_path}/setup.sh"
     assert line == [
         "sbatch", "--parsable", "--job-name=study-train", "--output=runs/slurm/%x-%j.out", exports,
         "--dependency=afterok:12", "--kill-on-invalid-dep=yes",
-        "--account=lab1", "--partition=gpu", "--time=08:00:00", "--nodes=4", "--exclusive",
+        "--account=lab1", "--partition=gpu", "--time=08:00:00", "--nodes=4", "--exclusive", "--requeue",
         str(SCRIPTS / "train_eeg.sh"), "study.toml", "--set", "train.seed=1",
     ]  # fmt: skip
     line = sbatch_line(jobs["convert"], "study", site, Path("runs/slurm"), {})
@@ -95,7 +97,7 @@ def test_the_line_that_submits_a_job(tmp_path: Path) -> None:
         ("[train]\nnodes = [1, 2]\n", [], r"train.nodes = \[1, 2\]: give text, a number, true or false"),
         ('[all]\ndependency = "afterok:1"\n', [], "all.dependency: give a long option of sbatch, but none of"),
         ("[all\n", [], "not valid TOML"),
-        ("setup = 1\n", [], "setup = 1: give the path of a file"),
+        ('setup = "nosuch.sh"\n', [], r"setup: there is no file .*nosuch\.sh; give one"),
         ("", ["gpus"], "--slurm gpus: give it as option=value"),
         ("", ["evalaute.time=1"], r"--slurm: \[evalaute\]: no such stage; nearest is evaluate"),
     ],
@@ -108,6 +110,14 @@ def test_wrong_options_are_one_line(tmp_path: Path, text: str, overrides: list[s
     assert "\n" not in str(raised.value).split("not valid TOML")[0]
     with pytest.raises(SettingsError, match=r"nosuch\.toml: No such file"):
         load_cluster(tmp_path / "nosuch.toml", ())
+
+
+def test_without_slurm_it_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(MissingError, match=r"convert: sbatch: not found; .* run RECIPE\); nothing was submitted"):
+        submit("all", "demo", [], load_cluster(None, ()), print)
+    assert not list(tmp_path.rglob("*.json"))
 
 
 def test_states_in_words() -> None:
@@ -157,7 +167,7 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, str
     if lacking := missing():
         pytest.skip(f"Slurm is not installed ({', '.join(lacking)} missing): apt-get install slurm-wlm")
     with cluster(tmp_path_factory.mktemp("slurm") / "engine") as environment:
-        yield {**environment, "OMP_NUM_THREADS": "1", "SYNAPSE_PYTHON": sys.executable, "SYNAPSE_SLURM": str(SCRIPTS)}
+        yield {**environment, "OMP_NUM_THREADS": "1", "SYNAPSE_PYTHON": sys.executable}
 
 
 @pytest.fixture(scope="module")
@@ -167,6 +177,7 @@ def site(slurm: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory) -> 
     paths = {name: name for name in ("bids", "stores", "runs", "embeddings")}
     tree = {**SMALL, "paths": paths, "simulate": {**SMALL["simulate"], "people": 3}}
     (folder / "small.toml").write_text(tomli_w.dumps(tree))
+    (folder / "slurm").symlink_to(SCRIPTS)
     for command in (("simulate",), ("convert", "eeg")):
         said(slurm, folder, *COMMAND, *command, "small.toml")
     return folder
@@ -219,7 +230,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 @pytest.mark.slow
 def test_an_array_converts_as_one_process(slurm: Mapping[str, str], site: Path) -> None:
     """Two tasks for three recordings; the same command again finds nothing to do."""
-    arguments = ["--array=1-2", str(SCRIPTS / "convert.sh"), "eeg", "small.toml", "--set", "paths.stores=array"]
+    arguments = ["--array=1-2", "slurm/convert.sh", "eeg", "small.toml", "--set", "paths.stores=array"]
     ended(slurm, site, sbatch(slurm, site, *arguments))
     assert len(list((site / "array").rglob("manifest.json"))) == 3
     assert contents(site / "array") == contents(site / "stores")
@@ -236,7 +247,7 @@ def test_two_nodes_train_as_one_process(slurm: Mapping[str, str], site: Path) ->
         "small.toml", "--set", "train.steps=20", "--set", "train.checks=20", "--set", "train.patience=20",
         "--set", "train.refit=false", "--set", "train.learning_rate=0.0005",
     ]  # fmt: skip
-    job = sbatch(slurm, site, "--nodes=2", str(SCRIPTS / "train_eeg.sh"), *few, "--set", "paths.runs=two")
+    job = sbatch(slurm, site, "--nodes=2", "slurm/train_eeg.sh", *few, "--set", "paths.runs=two")
     said(slurm, site, *COMMAND, "train", "eeg", *few, "--set", "paths.runs=one")
     ended(slurm, site, job)
     assert (site / f"job-{job}.out").read_text().count("trained: ") == 1  # one speaks for both
@@ -254,7 +265,7 @@ def test_two_nodes_train_as_one_process(slurm: Mapping[str, str], site: Path) ->
 def test_at_its_time_limit_a_job_goes_back_and_ends_with_the_same_bits(slurm: Mapping[str, str], site: Path) -> None:
     """Slurm's own warning reaches trainers on two nodes. They are halted meanwhile, as if training took hours."""
     some = [
-        str(SCRIPTS / "train_eeg.sh"), "small.toml", "--set", "train.steps=200", "--set", "train.checks=20",
+        "slurm/train_eeg.sh", "small.toml", "--set", "train.steps=200", "--set", "train.checks=20",
         "--set", "train.patience=20", "--set", "train.refit=false",
     ]  # fmt: skip
     ended(slurm, site, sbatch(slurm, site, "--nodes=2", *some, "--set", "paths.runs=whole"))
@@ -310,6 +321,10 @@ def test_one_command_from_recordings_to_pictures_and_scores(slurm: Mapping[str, 
     jobs = dict(re.findall(r"(\w+): job (\d+)", submitted))
     assert "is in the queue already" in refused(slurm, cwd, "submit", "evaluate", "small.toml", *sets)
     assert "PENDING, waits for Dependency" in said(slurm, cwd, *COMMAND, "status", "small.toml", *sets)
+    other = said(slurm, cwd, *COMMAND, "submit", "train", "small.toml")  # whose stores the chain is making
+    number = re.findall(r"train: job (\d+)", other)[0]
+    assert f"afterany:{jobs['convert']}" in said(slurm, cwd, "scontrol", "show", "job", number)
+    said(slurm, cwd, "scancel", number)
     ended(slurm, cwd, *jobs.values())
     status = said(slurm, cwd, *COMMAND, "status", "small.toml", *sets)
     assert f"convert (job {jobs['convert']}): 2 COMPLETED" in status
@@ -329,12 +344,21 @@ def test_what_slurm_refuses_is_one_line(slurm: Mapping[str, str], site: Path) ->
     assert said(slurm, site, "squeue", "--noheader", "--format=%i") == ""  # those before it were taken back
     assert "unrecognized option" in refused(slurm, site, "submit", "train", "small.toml", "--slurm", "no-such=1")
     assert "has no stage 'embed'" in refused(slurm, site, "submit", "embed", "small.toml")
+    nowhere = ["small.toml", "--set", "paths.bids=nosuch", "--set", "paths.runs=failed"]
+    said(slurm, site, *COMMAND, "submit", "all", *nowhere, "--slurm", "convert.array=1-2")
+    wait_until(lambda: not said(slurm, site, "squeue", "--noheader"), "a chain whose first job fails")
+    states = re.sub(r"job \d+", "job", said(slurm, site, *COMMAND, "status", *nowhere)).splitlines()
+    assert states[0] == "convert (job): 2 FAILED"
+    assert states[1].startswith("  why: failed/slurm/small-convert-")
+    assert states[2:] == ["train (job): CANCELLED", "evaluate (job): CANCELLED"]
+    logs = "".join(path.read_text() for path in (site / "failed/slurm").glob("small-convert-*.out"))
+    assert "error: nosuch: no such folder; set paths.bids" in logs
     said(slurm, site, *COMMAND, "submit", "train", "small.toml", "--slurm", "partition=away")
     wait_until(
         lambda: "no node that it could use is up" in said(slurm, site, *COMMAND, "status", "small.toml"),
         "a job for a node that never comes up",
     )
     said(slurm, site, "scancel", "--me")
-    failing = sbatch(slurm, site, "--array=3-4", str(SCRIPTS / "convert.sh"), "eeg", "small.toml")
+    failing = sbatch(slurm, site, "--array=3-4", "slurm/convert.sh", "eeg", "small.toml")
     wait_until(lambda: (site / f"job-{failing}.out").exists(), "no log")
     wait_until(lambda: "give 1-N" in (site / f"job-{failing}.out").read_text(), "another array than 1-N")

@@ -47,18 +47,19 @@ def load_cluster(path: Path | None, overrides: Sequence[str]) -> Cluster:
             raise SettingsError(f"{where}: {error.strerror}; give a TOML file of sbatch's options") from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise SettingsError(f"{where}: not valid TOML: {error}") from None
-    setup = tree.pop("setup", "")
-    if not isinstance(setup, str):
-        raise SettingsError(f"{where}: setup = {setup!r}: give the path of a file of shell commands")
+    setup = str((where.parent / Path(str(tree.pop("setup"))).expanduser()).resolve()) if "setup" in tree else ""
+    if setup and not Path(setup).is_file():
+        raise SettingsError(f"{where}: setup: there is no file {setup}; give one with shell commands")
     options = {stage: _options(where, stage, table) for stage, table in tree.items()}
     for override in overrides:
         key, equals, value = override.partition("=")
         stage, dot, name = key.strip().rpartition(".")
         if not (equals and name):
             raise SettingsError(f"--slurm {override}: give it as option=value or stage.option=value")
-        stage = stage if dot else ALL
-        options[stage] = {**options.get(stage, {}), **_options("--slurm", stage, {name: value.strip()})}
-    return Cluster(options, str(Path(setup).expanduser()) if setup else "")
+        stage, text = stage if dot else ALL, value.strip()
+        table = {name: {"true": True, "false": False}.get(text, text)}
+        options[stage] = {**options.get(stage, {}), **_options("--slurm", stage, table)}
+    return Cluster(options, setup)
 
 
 def _options(where: Path | str, stage: str, table: Any) -> dict[str, Value]:
