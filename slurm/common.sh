@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # What these scripts share; sourced, not run. The site comes from the environment and from sbatch's own options:
 #
 #   SYNAPSE_SETUP    a file that is sourced first, with the site's modules and virtual environment
