@@ -95,7 +95,9 @@ def cluster(folder: Path) -> Iterator[dict[str, str]]:
     finally:
         if daemons:
             _said(environment, "scancel", "--me")
-            _said(environment, "scancel", "--me", "--signal=KILL", "--full")
+            deadline = time.monotonic() + PATIENCE_S
+            while _said(environment, "squeue", "-h") and time.monotonic() < deadline:  # no step outlives its slurmd
+                time.sleep(0.1)
         for daemon in reversed(daemons):
             daemon.terminate()
         for daemon in daemons:
