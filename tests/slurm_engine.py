@@ -38,16 +38,13 @@ SlurmdPidFile={folder}/slurmd-%n.pid
 SlurmctldLogFile={folder}/slurmctld.log
 SlurmdLogFile={folder}/slurmd-%n.log
 ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
-SwitchType=switch/none
-MpiDefault=none
 SchedulerParameters=sched_interval=2,bf_interval=2,sched_min_interval=200000
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 ReturnToService=2
 KillWait=5
 MinJobAge=600
-NodeName=n[1-2] NodeHostname={host} NodeAddr=127.0.0.1 Port=[{first}-{second}] CPUs=2 RealMemory=4000
+NodeName=n[1-2] NodeHostname={host} NodeAddr=127.0.0.1 Port={first},{second} CPUs=2 RealMemory=4000
 NodeName=n3 NodeHostname={host} NodeAddr=127.0.0.1 Port={third} CPUs=2 RealMemory=4000 State=DOWN
 PartitionName=main Nodes=n[1-2] Default=YES State=UP
 # its node never comes up
@@ -57,8 +54,7 @@ PartitionName=away Nodes=n3 State=UP
 
 def missing() -> list[str]:
     """Programs that are not installed."""
-    path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
-    return [name for name in NEEDED if shutil.which(name, path=path) is None]
+    return [name for name in NEEDED if shutil.which(name, path=_path()) is None]
 
 
 @contextmanager
@@ -66,8 +62,7 @@ def cluster(folder: Path) -> Iterator[dict[str, str]]:
     """Two nodes n1 and n2 of two processors (partition main), and n3 that is down (away); the environment to use it."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "state").mkdir()
-    path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
-    environment = {**os.environ, "PATH": path, "SLURM_CONF": str(folder / "slurm.conf")}
+    environment = {**os.environ, "PATH": _path(), "SLURM_CONF": str(folder / "slurm.conf")}
     (folder / "slurm.conf").write_text(_configuration(folder))
     version = subprocess.run(["slurmd", "-V"], env=environment, capture_output=True, text=True, check=True).stdout
     if tuple(map(int, version.split()[-1].split(".")[:2])) >= (23, 11):  # older ones do not know the word
@@ -108,23 +103,27 @@ def cluster(folder: Path) -> Iterator[dict[str, str]]:
                 daemon.wait()
 
 
+def _path() -> str:
+    """Where daemons are, too."""
+    return os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
+
+
 def _end_with_us() -> None:
     """The system ends this process when its parent has died, however that was (prctl's PR_SET_PDEATHSIG)."""
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
 def _configuration(folder: Path) -> str:
-    ports = []
     taken = [socket.socket() for _ in range(4)]
     for free in taken:
         free.bind(("127.0.0.1", 0))
-        ports.append(free.getsockname()[1])
+    ports = {
+        name: free.getsockname()[1] for name, free in zip(("port", "first", "second", "third"), taken, strict=True)
+    }
     for free in taken:
         free.close()
-    names = {"host": socket.gethostname().partition(".")[0], "user": getpass.getuser(), "folder": folder}
-    numbers = dict(zip(("port", "first", "second", "third"), ports, strict=True))
-    text = CONFIGURATION.format(**names, **numbers)
-    return text.replace(f"[{numbers['first']}-{numbers['second']}]", f"{numbers['first']},{numbers['second']}")
+    host = socket.gethostname().partition(".")[0]
+    return CONFIGURATION.format(host=host, user=getpass.getuser(), folder=folder, **ports)
 
 
 def _until(ready: Callable[[], bool], folder: Path, daemons: list[subprocess.Popen[bytes]]) -> None:
