@@ -17,7 +17,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from conftest import quiet, small, small_meg
 from synapse_diffusion.config import parse_recipe
 from synapse_diffusion.convert import convert
-from synapse_diffusion.errors import DataError, RunError, SettingsError, StoreError
+from synapse_diffusion.errors import DataError, RunError, SettingsError, StoppedError, StoreError
 from synapse_diffusion.evaluate import evaluate, evaluate_seeds
 from synapse_diffusion.evaluate.scoring import design
 from synapse_diffusion.metrics import classification_scores
@@ -32,6 +32,7 @@ from synapse_diffusion.training import checkpoint
 from synapse_diffusion.training.data import ScaledEpochs, open_stores
 from synapse_diffusion.training.examples import Asked, Examples, Pick, Trials, read
 from synapse_diffusion.training.parts import make_folds
+from synapse_diffusion.training.requests import SAVE_AND_END, Requests
 from synapse_diffusion.training.sources import open_sources
 from synapse_diffusion.training.tasks import deal_labels, make_task
 
@@ -79,6 +80,22 @@ def test_a_stopped_run_goes_on_bit_for_bit(
     assert predictions(again) == predictions(trained)
     for path in sorted((trained.folder / "checkpoints").glob("*.safetensors")):
         assert path.read_bytes() == (again.folder / "checkpoints" / path.name).read_bytes(), path.name
+
+
+@pytest.mark.parametrize("step", [10, 60])
+def test_asked_to_end_just_before_a_check_it_makes_up_for_it(
+    study: Path, trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    """The checkpoint is of the last step before the first check, and of the last step of all."""
+    answers = iter([0] * (step - 1) + [SAVE_AND_END])
+    recipe = small(study, f"paths.runs={tmp_path}")
+    with monkeypatch.context() as patch:
+        patch.setattr(Requests, "heard", lambda self, group: next(answers))
+        with pytest.raises(StoppedError, match=f"saved at step {step};"):
+            train(recipe, "small", "test", quiet, quiet)
+    again = train(recipe, "small", "test", quiet, quiet)
+    assert predictions(again) == predictions(trained)
+    assert (again.folder / "curve.tsv").read_bytes() == (trained.folder / "curve.tsv").read_bytes()
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 import typer
 
 from synapse_diffusion.errors import SettingsError, SynapseError
+from synapse_diffusion.launch.commands import register
 
 if TYPE_CHECKING:
     from synapse_diffusion.config import Recipe
@@ -306,6 +307,9 @@ def info(
     with _progress("nothing was written") as progress:
         found = info(path, settings, plot, _say, progress)
     _print_info(found)
+
+
+register(app)
 
 
 def main() -> None:

@@ -72,8 +72,13 @@ def train(recipe: Recipe, name: str, command: str, say: Say, progress: Progress)
             with session(device) as group:
                 return _train(recipe, name, command, say, progress, group, requests)
         launch_stage(train, n, recipe, name, command, say=say, progress=progress)
+    return find_run(recipe, name)
+
+
+def find_run(recipe: Recipe, name: str) -> Run:
+    """The run that `train` makes of this recipe and the stores that are there. Raises `StoreError`."""
     quick = recipe.execution.model_copy(update={"verify_stores": False})
-    sources = open_sources(recipe.model_copy(update={"execution": quick}), torch.device("cpu"), progress)
+    sources = open_sources(recipe.model_copy(update={"execution": quick}), torch.device("cpu"), silent)
     return run_of(recipe, name, sources.digests(Path(recipe.paths.stores)))
 
 

@@ -99,8 +99,9 @@ def take_steps(
     kept = Kept(learner, optimizer, ema, {name: value.clone() for name, value in ema.items()})
     state = State() if fresh else kept.load(plan.checkpoint)
     with plan.requests.answered_by_steps() as requests, freed_memory_kept():
-        while state.step < plan.last and state.since_best < settings.patience:
-            stop = min((state.step // plan.every + 1) * plan.every, plan.last)
+        # since_check: a checkpoint may stand between the last step before a check and that check
+        while (state.step < plan.last or state.since_check) and state.since_best < settings.patience:
+            stop = min(((state.step - state.since_check) // plan.every + 1) * plan.every, plan.last)
             _stretch(trained, kept, plan, feed, state, stop, requests)
             row = _check(trained, kept, plan, state, validate)
             on_check(state.step, row)

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Stimulus images to vectors: sbatch [options] slurm/embed.sh RECIPE [--set A.B=VALUE ...]
+# Without Slurm: ./slurm/embed.sh RECIPE ...
+#SBATCH --job-name=embed
+#SBATCH --mem-per-cpu=2G
+#SBATCH --output=%x-%j.out
+#SBATCH --open-mode=append
+#SBATCH --requeue
+#SBATCH --signal=B:USR1@120
+#SBATCH --time=04:00:00
+common=$(dirname "$0")/common.sh # which a job does not lie beside: Slurm runs a copy
+[ -e "$common" ] || common=${SYNAPSE_SLURM:-$SLURM_SUBMIT_DIR/slurm}/common.sh
+# shellcheck source=slurm/common.sh
+source "$common"
+synapse embed "$@"

@@ -1,0 +1,58 @@
+"""The command line of jobs; `cli` registers it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+RecipeArgument = Annotated[str, typer.Argument(help="TOML file, or the name of a shipped recipe (demo, ...).")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="A.B=VALUE", help="Override one setting; may be repeated."),
+]
+
+
+def submit(
+    stage: Annotated[
+        Literal["all", "convert", "embed", "train", "generator", "reconstruct", "evaluate"],
+        typer.Argument(help="One stage, or all of them as a chain."),
+    ],
+    recipe: RecipeArgument,
+    set_: SetOption = None,
+    cluster: Annotated[
+        Path | None, typer.Option(help="TOML file of sbatch's options; cluster.toml where there is one.")
+    ] = None,
+    slurm: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[STAGE.]OPTION=VALUE", help="One more option of sbatch, e.g. train.nodes=2."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the commands, submit nothing.")] = False,
+) -> None:
+    """Hand the stages to Slurm, each after those that it needs: the scripts of `slurm/`, docs/slurm.md."""
+    from synapse_diffusion.launch.cluster import load_cluster
+    from synapse_diffusion.launch.submit import submit
+
+    submit(stage, recipe, set_ or [], load_cluster(cluster, slurm or ()), typer.echo, dry_run=dry_run)
+
+
+def status(recipe: RecipeArgument, set_: SetOption = None) -> None:
+    """Say how far the jobs that `submit` made are, and the recipe's runs."""
+    from synapse_diffusion.launch.status import status
+
+    status(recipe, set_ or [], typer.echo)
+
+
+def where(recipe: RecipeArgument, set_: SetOption = None) -> None:
+    """Print the folder of the run that `train` makes of this recipe."""
+    from synapse_diffusion.config import load_recipe
+    from synapse_diffusion.train import find_run
+
+    typer.echo(find_run(load_recipe(recipe, set_ or ()), Path(recipe).stem).folder)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (submit, status, where):
+        app.command()(command)
