@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from conftest import quiet, small
+from conftest import quiet, small, small_pairs
 from synapse_diffusion.config import (
     EvaluateSettings,
     ExecutionSettings,
@@ -22,6 +22,7 @@ from synapse_diffusion.config import (
     ReconstructSettings,
     parse_recipe,
 )
+from synapse_diffusion.convert import convert_pairs
 from synapse_diffusion.embed import embed
 from synapse_diffusion.errors import RunError, SettingsError, SplitError, StoreError, SynapseError
 from synapse_diffusion.generate import train_generator
@@ -32,7 +33,7 @@ from synapse_diffusion.reconstruct.tables import dealt
 from synapse_diffusion.runs import Run
 from synapse_diffusion.store.embeddings import EmbeddingTable, open_embeddings, true_rows
 from synapse_diffusion.train import train
-from synapse_diffusion.training.brain import Calibration
+from synapse_diffusion.training.brain import Calibration, Predictor
 from synapse_diffusion.training.conditions import Axes, Conditions, accuracies, doubted
 from synapse_diffusion.training.pictured import Parts, check_parts, open_generator
 
@@ -135,6 +136,22 @@ def test_calibration_knows_what_averaging_does() -> None:
         slope = (expected * c[:, 0]).mean(0) / np.maximum((expected**2).mean(0), 1e-4)
         assert np.allclose(slope[:2], 1, atol=0.12)
         assert (expected[:, 2] ** 2).mean() < 0.01
+
+
+def test_evidence_of_two_recordings_adds_up() -> None:
+    """What is expected from both is right on average, and as good as independent noise allows."""
+    rng = np.random.default_rng(2)
+    c = rng.standard_normal((30_000, 2))
+    told = []
+    for gain, noise in ((0.5, 0.5), (0.2, 0.4)):
+        p = gain * c + noise * rng.standard_normal(c.shape)
+        fitted = Calibration.fit(p[:9000].astype(np.float32), c[:9000].astype(np.float32), np.arange(9000))
+        told.append(fitted.evidence(p[9000:], np.ones(21_000, np.int64)))
+    rest, axes = c[9000:], {"semantic": Axes.fit(c[:100], 2)}
+    both, left = Predictor({}, np.ones(2), axes, np.eye(2)).expected(told)
+    assert np.allclose((both * rest).mean(0) / np.square(both).mean(0), 1, atol=0.05)
+    assert np.allclose(left, 1 / (1 + 1 + 0.25), atol=0.03)
+    assert np.allclose(np.square(rest - both).mean(0), left[0], atol=0.03)
 
 
 def test_no_row_is_dealt_to_itself() -> None:
@@ -347,6 +364,27 @@ def test_pictures_of_a_run_without_baselines(made: tuple[Path, Run, Run]) -> Non
     folder, rows = reconstruct(run.folder, (), quiet, quiet)
     assert files_of(folder / "pictures")
     assert {"brain", "brain - none"} <= {row["model"] for row in rows}
+
+
+@pytest.mark.slow
+def test_pictures_of_a_fusion(meg_study: Path) -> None:
+    """From both, from each alone, and through few numbers; the flow prior too."""
+    fused = small_pairs(meg_study, *TINY, "reconstruct.bottleneck=[2]", "reconstruct.prior=flow", "prior.steps=6")
+    embed(small(meg_study, *TINY), quiet, quiet)
+    convert_pairs(fused, quiet)
+    train_generator(fused, "test", quiet, quiet)
+    folder, rows = reconstruct(train(fused, "fused", "test", quiet, quiet).folder, (), quiet, quiet)
+    models = {row["model"] for row in rows}
+    less = {"brain eeg", "brain meg", "brain by 2"}
+    assert {"brain", *less, *(f"brain - {name}" for name in less)} <= models
+    assert {row["modality"] for row in rows} == {"eeg+meg"}
+    table = open_embeddings(folder / "said")
+    by = {source: table.rows.index[table.rows["source"] == source] for source in ("brain", *less)}
+    left = {source: table.vectors["low_doubt"][at].mean() for source, at in by.items()}
+    assert left["brain"] < min(left["brain eeg"], left["brain meg"], left["brain by 2"])
+    assert np.linalg.matrix_rank(np.concatenate(list(table.vectors.values())[:2], 1)[by["brain by 2"]], 1e-3) == 2
+    with pytest.raises(SettingsError, match="is for runs of one modality"):
+        reconstruct(folder.parent, ("reconstruct.features=decoder",), quiet, quiet)
 
 
 def test_a_brain_that_says_nothing_is_no_better_than_none() -> None:

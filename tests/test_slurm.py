@@ -58,7 +58,10 @@ def test_what_a_recipe_needs_in_which_order(tmp_path: Path) -> None:
         "evaluate": ("evaluate.sh", ("reconstruct",)),
     }
     assert "embed" not in stages(small(tmp_path, *PICTURES, "target.table=somewhere"))
-    assert "generator" not in stages(small_pairs(tmp_path, *PICTURES))
+    assert stages(small_pairs(tmp_path, *PICTURES))["reconstruct"][1] == ("train", "generator")
+    pretrained = stages(small(tmp_path, *PICTURES, "pretrained.pipeline=unclip", "pretrained.weights=somewhere"))
+    assert "generator" not in pretrained
+    assert pretrained["reconstruct"][1] == ("train",)
     for recipe in (small(tmp_path, *PICTURES), small_meg(tmp_path), small_pairs(tmp_path)):
         assert all((SCRIPTS / job.script).is_file() for job in chain(recipe, "x.toml", ()))
 

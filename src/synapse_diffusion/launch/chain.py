@@ -27,21 +27,21 @@ class Job:
 def chain(recipe: Recipe, source: str, overrides: Sequence[str]) -> list[Job]:
     """All jobs that lead from recordings to scores: convert -> embed -> train, generator -> reconstruct -> evaluate.
 
-    Vectors of images, the generator and pictures only where images are retrieved, pictures from one modality only.
-    The prior is fitted in `reconstruct`.
+    Vectors of images, the generator and pictures only where images are retrieved; no generator where pretrained
+    pipelines draw. The prior is fitted in `reconstruct`.
     """
     modality, retrieves = recipe.data.modality, recipe.target.task == "retrieve"
     decoder = "fusion" if modality == "comb" else modality
-    draws = retrieves and modality != "comb"
     arguments = (source, *(part for override in overrides for part in ("--set", override)))
     jobs = [Job("convert", "convert.sh", (modality, *arguments))]
     if retrieves and not recipe.target.table:
         jobs.append(Job("embed", "embed.sh", arguments, ("convert",)))
     ready = (jobs[-1].stage,)
     jobs.append(Job("train", f"train_{decoder}.sh", arguments, ready))
-    if draws:
-        jobs.append(Job("generator", "train_generator.sh", arguments, ready))
-        jobs.append(Job("reconstruct", "reconstruct.sh", arguments, ("train", "generator")))
+    if retrieves:
+        own = recipe.pretrained.pipeline == "none"
+        jobs += [Job("generator", "train_generator.sh", arguments, ready)] * own
+        jobs.append(Job("reconstruct", "reconstruct.sh", arguments, ("train", *["generator"] * own)))
     jobs.append(Job("evaluate", "evaluate.sh", arguments, (jobs[-1].stage,)))
     return jobs
 

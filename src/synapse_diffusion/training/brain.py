@@ -55,7 +55,7 @@ class Calibration:
         noise_D = np.square(rest_ND - mean_GD[of_N]).sum(0) / freedom if freedom > len(count_G) // 4 else all_D
         return cls(gain_D, truth_D, np.maximum(all_D - noise_D, 0.0), np.minimum(noise_D, all_D))
 
-    def evidence(self, predicted_ND: Floats, k_N: NDArray[np.integer]) -> tuple[Array, Array]:
+    def evidence(self, predicted_ND: NDArray[np.floating], k_N: NDArray[np.integer]) -> tuple[Array, Array]:
         """What means of k predictions tell of the truth (N, D), times its precision; and that precision (N, D)."""
         error_ND = self.misfit_D + self.noise_D / np.maximum(k_N, 1)[:, None]
         weight_ND = self.gain_D / np.maximum(error_ND, LEAST)
