@@ -29,6 +29,7 @@ from synapse_diffusion.config.recordings import (
     PathSettings,
     SimulateSettings,
 )
+from synapse_diffusion.config.tuning import TuneSettings
 
 PICTURES: Final = ("generator", "prior", "reconstruct")
 """Branches that change no decoder."""
@@ -75,12 +76,14 @@ class Recipe(Settings):
     generator: GeneratorSettings = GeneratorSettings()
     prior: PriorSettings = PriorSettings()
     reconstruct: ReconstructSettings = ReconstructSettings()
+    tune: TuneSettings = TuneSettings()
     execution: ExecutionSettings = ExecutionSettings()
 
     def digest(self, *branches: str) -> str:
         """Hex digest of what a decoder's result depends on (of `branches` only, if given)."""
-        values = self.model_dump(mode="json", exclude={"paths", "execution", *(PICTURES if not branches else ())})
-        return digest_of({name: values[name] for name in branches} if branches else values)
+        values = self.model_dump(mode="json", exclude={"paths", "execution"})
+        free = (*PICTURES, "tune")
+        return digest_of({name: values[name] for name in branches or values if branches or name not in free})
 
 
 def digest_of(values: dict[str, Any]) -> str:
