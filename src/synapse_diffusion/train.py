@@ -391,7 +391,7 @@ def _trained_people(person_of: Mapping[str, int], recipe: Recipe) -> dict[str, i
 
 def _last_row(curve: pd.DataFrame) -> dict[str, float]:
     """What the loop says at the last check of this curve."""
-    last: dict[str, float] = curve.iloc[-1].to_dict()
+    last = {str(name): float(value) for name, value in curve.iloc[-1].items()}
     return {**last, "best_loss": float(curve["validation_loss"].min())}
 
 

@@ -74,14 +74,15 @@ def _items(value: object) -> list[tuple[str, Any]]:
 class TuneSettings(Settings):
     """A search over settings (`tune`): what is tried, and how often. It changes no decoder."""
 
-    space: Annotated[dict[str, Values], BeforeValidator(dotted)] = {}
-    """What is tried: keys of `view`, `target`, `loss`, `model` and `train`, each with a range (`low`, `high`, and `log =
-    true` or `step`) or `choices`; e.g. `train.learning_rate = {low = 1e-4, high = 1e-2, log = true}`."""
+    space: Annotated[dict[str, Values], BeforeValidator(dotted)] = Field(default={})
+    """What is tried: keys of `view`, `target`, `loss`, `model`, `train`, each with a range (`low`, `high`, and `log` or
+    `step`) or `choices`; e.g. `train.learning_rate = {low = 1e-4, high = 1e-2, log = true}`."""
     trials: Count = 20
     """Combinations of values that are tried."""
     search: Literal["tpe", "random"] = "tpe"
-    """How they are chosen: from what the others were worth (a tree of Parzen estimators, Bergstra et al. 2011; needs
-    Optuna), or at random."""
+    """How they are chosen: from what the others were worth (a tree of Parzen estimators, Bergstra et al. 2011, by
+    Optuna; where that is not installed at random), or at random. The recipe's own values come first, where the space
+    has them."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Another seed, other combinations."""
     stopping: bool = True

@@ -136,6 +136,6 @@ def _code(recipe: Recipe, key: str) -> Any:
 def _is_own(recipe: Recipe, key: str, choice: Any) -> bool:
     """Does this choice leave the recipe as it is? (By itself it may be refused, where other keys go with it.)"""
     try:
-        return _own(with_values(recipe, {key: choice}), key) == _own(recipe, key)
+        return bool(_own(with_values(recipe, {key: choice}), key) == _own(recipe, key))
     except SettingsError:
         return False

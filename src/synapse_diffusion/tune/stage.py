@@ -25,7 +25,7 @@ ENVIRONMENT: Final = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the table is ours
-    "TUNE_GLOBAL_CHECKPOINT_S": "5",  # at most so much is asked again of trials after a kill
+    "TUNE_GLOBAL_CHECKPOINT_S": "1",  # at most so much is asked again of trials after a kill
 }
 """For Ray, where the user has not said otherwise."""
 
@@ -38,10 +38,8 @@ def tune(recipe: Recipe, name: str, command: str, address: str, say: Say, progre
     without Ray, and what `train` raises.
     """
     check_space(recipe)
-    missing = [package for package in ("ray", "optuna") if importlib.util.find_spec(package) is None]
-    if "ray" in missing or (missing and recipe.tune.search == "tpe"):
-        random = "" if "ray" in missing else ", or take tune.search = 'random'"
-        raise MissingError(f"tune needs {missing[0]}: pip install 'synapse-diffusion[tune]'{random}")
+    if importlib.util.find_spec("ray") is None:
+        raise MissingError("tune needs Ray: pip install 'synapse-diffusion[tune]'")
     for key, value in ENVIRONMENT.items():
         os.environ.setdefault(key, value)
     if not address and "RAY_AUTH_MODE" not in os.environ:  # read when ray is imported
@@ -52,6 +50,9 @@ def tune(recipe: Recipe, name: str, command: str, address: str, say: Say, progre
     paths = {key: str(Path(value).absolute()) if value else "" for key, value in recipe.paths}
     whole = recipe.model_copy(update={"paths": recipe.paths.model_copy(update=paths)})
     folder = _folder(whole, name, progress)
+    if recipe.tune.search == "tpe" and importlib.util.find_spec("optuna") is None:
+        say("Optuna is not installed (pip extra `tune`): combinations are drawn at random")
+        whole = whole.model_copy(update={"tune": recipe.tune.model_copy(update={"search": "random"})})
     with cluster(address) as machine:
         plan = choose(machine, recipe.tune.trials, recipe.execution)
         say(plan.why)

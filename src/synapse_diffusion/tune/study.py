@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -18,7 +19,7 @@ from ray.tune.search import BasicVariantGenerator
 from synapse_diffusion.config import Recipe, TuneSettings, Values
 from synapse_diffusion.errors import MissingError, StoppedError
 from synapse_diffusion.tune.machine import Machine, Node, Plan, this_machine
-from synapse_diffusion.tune.results import Row, shown
+from synapse_diffusion.tune.results import Row, Status, shown
 from synapse_diffusion.tune.space import decode, is_whole, n_steps, own_point
 from synapse_diffusion.tune.trial import WHOLE, WORST, Job, run_trial
 from synapse_diffusion.types import Progress, Say
@@ -74,7 +75,7 @@ def search(recipe: Recipe, job: Job, say: Say, progress: Progress) -> list[Row]:
             param_space=_domains(recipe) if recipe.tune.search == "random" else None,
             tune_config=ray_tune.TuneConfig(
                 metric="loss", mode="min", num_samples=recipe.tune.trials, max_concurrent_trials=plan.at_once,
-                search_alg=_search(recipe), scheduler=_scheduler(recipe.tune, job),
+                search_alg=_search(recipe), scheduler=_scheduler(recipe.tune, job), reuse_actors=True,
             ),
             run_config=ray_tune.RunConfig(
                 name=path.name, storage_path=str(folder), verbose=0,
@@ -84,7 +85,9 @@ def search(recipe: Recipe, job: Job, say: Say, progress: Progress) -> list[Row]:
         )  # fmt: skip
     heard = _Heard(recipe, say, progress)
     LISTENER.set(heard)
-    tuner.fit()
+    with warnings.catch_warnings():  # of Optuna, where a continued trial tells what it had told before
+        warnings.filterwarnings("ignore", "The reported value is ignored")
+        tuner.fit()
     rows = [_row(k + 1, trial, recipe.tune.space, over=trial.is_finished()) for k, trial in enumerate(heard.trials)]
     if len(rows) < recipe.tune.trials or any(row.status == "unfinished" for row in rows):
         raise StoppedError(f"{folder}: asked to end; the same command goes on from there")
@@ -110,6 +113,7 @@ def _domain(values: Values, *, whole: bool) -> Any:
         return ray_tune.randint(0, n_steps(values) + 1)
     low, high = values.low, values.high
     if whole:
+        assert high is not None
         return ray_tune.lograndint(low, high + 1) if values.log else ray_tune.randint(low, high + 1)
     return ray_tune.loguniform(low, high) if values.log else ray_tune.uniform(low, high)
 
@@ -193,6 +197,7 @@ class _Teller(ray_tune.Callback):
 def _row(number: int, trial: Trial, space: dict[str, Values], *, over: bool) -> Row:
     last = trial.last_result or {}
     loss, error = last.get("loss", WORST), trial.get_error()
+    status: Status
     if not over:
         status = "unfinished"
     elif error or loss >= WORST:

@@ -90,7 +90,8 @@ def judge_and_report(point: Metrics, job: Job, trial: str, tell: Callable[[Metri
 
 def summary(curve: pd.DataFrame) -> Metrics:
     """Mean over fits of the best validation loss, and of the score at that check."""
-    best = [fit.loc[fit["validation_loss"].idxmin()] for _, fit in curve.groupby(["fold", "member"])]
+    fits = [fit for _, fit in curve.groupby(["fold", "member"])]
+    best = [fit.iloc[int(fit["validation_loss"].to_numpy().argmin())] for fit in fits]
     loss, score = (float(np.mean([row[f"validation_{what}"] for row in best])) for what in ("loss", "score"))
     return {"loss": loss, "score": score}
 
