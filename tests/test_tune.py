@@ -285,12 +285,14 @@ def table(cwd: Path) -> pd.DataFrame:
 def test_a_killed_search_goes_on_and_repeats_nothing(tuned: Path) -> None:
     process = started(tuned)
     before = heard(process, 2)
-    time.sleep(2.5)  # Ray writes its state every second
-    process.send_signal(signal.SIGKILL)
-    assert process.stdout is not None
-    finished = numbers([*before, *process.stdout.readlines()])
-    process.wait()
     [folder] = tuned.glob("runs/tune-*")
+    deadline = time.monotonic() + 60
+    while not any("TERMINATED" in path.read_text() for path in folder.glob("ray/experiment_state-*.json")):
+        assert time.monotonic() < deadline, "Ray wrote nothing about a trial that is done"
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    rest, _ = process.communicate()
+    finished = numbers([*before, *rest.splitlines()])
     kept = {path: path.stat().st_mtime_ns for path in folder.glob("trials/*/*/checkpoints/fold0_member0.*")}
     assert not (folder / "best.toml").exists()
     time.sleep(5)  # until what Ray had started has seen that its head is gone
@@ -299,8 +301,7 @@ def test_a_killed_search_goes_on_and_repeats_nothing(tuned: Path) -> None:
     assert done.returncode == 0, done.stderr
     after = numbers(done.stdout.splitlines())
     assert "an earlier search is continued; its finished trials stand" in done.stdout
-    assert len(finished - after) >= 2, "trials that had finished were asked again"
-    assert finished | after == {1, 2, 3, 4, 5, 6}
+    assert finished - after, "trials that had finished were asked again"
     assert kept
     assert all(path.stat().st_mtime_ns == written for path, written in kept.items()), "trained again"
     rows = table(tuned)
@@ -316,21 +317,20 @@ def test_a_killed_search_goes_on_and_repeats_nothing(tuned: Path) -> None:
 
 @pytest.mark.slow
 def test_a_trial_in_two_processes_is_the_trial_in_one(tuned: Path) -> None:
-    """Ray Train's TorchTrainer, gloo; random search; the scheduler ends a group without leaving any of it behind."""
-    few = ("--trials", "3", "--set", "train.steps=60", "--set", "train.checks=6", "--set", "tune.search=random")
-    found = []
-    for processes in ("1", "2"):
-        done = command(tuned, "tune", "eeg", "small.toml", *few, "--set", f"execution.processes={processes}",
-                       "--set", f"paths.runs=runs{processes}")  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        [path] = tuned.glob(f"runs{processes}/tune-*/trials.tsv")
-        found.append(read_table(path))
-    assert "each 2 processes of 1 CPU (Ray Train, ddp)" in done.stdout
-    one, two = (rows[rows["status"] == "finished"].set_index("number")["loss"].astype(float) for rows in found)
-    both = sorted({*one.index} & {*two.index})
-    assert both
-    assert list(one[both]) == pytest.approx(list(two[both]), abs=1e-4)
-    assert list(found[0]["train.learning_rate"]) == list(found[1]["train.learning_rate"])
+    """Ray Train's TorchTrainer, gloo; random search from the recipe's own values on; the scheduler ends a group."""
+    tree = tomllib.loads((tuned / "small.toml").read_text())
+    rates = {"train.learning_rate": {"low": 1e-7, "high": 3e-3, "log": True}}
+    tree["tune"] = {"space": rates, "search": "random", "trials": 2, "grace": 0.1}
+    tree["train"] = {"steps": 120, "checks": 12, "batch": 48}
+    (tuned / "small.toml").write_text(tomli_w.dumps(tree))
+    done = command(tuned, "tune", "eeg", "small.toml", "--set", "execution.processes=2")
+    assert done.returncode == 0, done.stderr
+    assert "each 2 processes of 1 CPU (Ray Train, ddp), since execution.processes = 2" in done.stdout
+    rows = table(tuned)
+    assert list(rows["status"]) == ["finished", "ended"]
+    assert float(rows["train.learning_rate"][0]) == 3e-3  # the recipe as it stands
+    alone = judge(small(tuned, "train.steps=120", "train.checks=12", "train.batch=48"), "x", "test", lambda *_: True)
+    assert float(rows["loss"][0]) == pytest.approx(alone["validation_loss"].min(), abs=1e-4)
 
 
 @pytest.fixture
@@ -354,8 +354,8 @@ def two_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple
     for k, where in enumerate((["--head", f"--port={port}"], [f"--address={address}"])):
         ports = [f"--min-worker-port={20000 + 500 * k}", f"--max-worker-port={20499 + 500 * k}"]
         arguments = [name for name in ray if not (k and "dashboard" in name)]
-        log = (tmp_path / f"node{k}.txt").open("w")
-        nodes.append(subprocess.Popen([*arguments, *where, *ports], stdout=log, stderr=log, start_new_session=True))
+        with (tmp_path / f"node{k}.txt").open("w") as log:
+            nodes.append(subprocess.Popen([*arguments, *where, *ports], stdout=log, stderr=log, start_new_session=True))
         deadline = time.monotonic() + 60
         while "This command will now block" not in (tmp_path / f"node{k}.txt").read_text():
             assert nodes[-1].poll() is None, (tmp_path / f"node{k}.txt").read_text()

@@ -88,7 +88,7 @@ def search(recipe: Recipe, job: Job, say: Say, progress: Progress) -> list[Row]:
     with warnings.catch_warnings():  # of Optuna, where a continued trial tells what it had told before
         warnings.filterwarnings("ignore", "The reported value is ignored")
         tuner.fit()
-    rows = [_row(k + 1, trial, recipe.tune.space, over=trial.is_finished()) for k, trial in enumerate(heard.trials)]
+    rows = [_row(k, trial, recipe.tune.space, trial.status) for k, trial in _numbered(heard.trials)]
     if len(rows) < recipe.tune.trials or any(row.status == "unfinished" for row in rows):
         raise StoppedError(f"{folder}: asked to end; the same command goes on from there")
     return rows
@@ -163,9 +163,10 @@ class _Heard:
         self._say, self._progress = say, progress
         self.trials: list[Trial] = []
 
-    def ended(self, trials: list[Trial], trial: Trial) -> None:
-        """One is done, or was ended."""
-        row = _row(trials.index(trial) + 1, trial, self._space, over=True)
+    def ended(self, trials: list[Trial], trial: Trial, status: str) -> None:
+        """One is done, or failed for good; Ray notes that afterwards."""
+        number = next(k for k, other in _numbered(trials) if other is trial)
+        row = _row(number, trial, self._space, status)
         loss = f"{row.status}, {row.note}" if row.loss is None else f"loss {row.loss:.4f}"
         early = f", ended at {row.share:.0%} of its steps" if row.status == "ended" else ""
         values = ", ".join(f"{key} = {shown(value)}" for key, value in row.values.items())
@@ -183,22 +184,28 @@ class _Teller(ray_tune.Callback):
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """One is done, or was ended."""
-        LISTENER.get().ended(trials, trial)
+        LISTENER.get().ended(trials, trial, Trial.TERMINATED)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """One failed for good."""
-        LISTENER.get().ended(trials, trial)
+        LISTENER.get().ended(trials, trial, Trial.ERROR)
 
     def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
         """All are done, or the search was ended."""
         LISTENER.get().trials = trials
 
 
-def _row(number: int, trial: Trial, space: dict[str, Values], *, over: bool) -> Row:
+def _numbered(trials: list[Trial]) -> list[tuple[int, Trial]]:
+    """Trials in the order in which they were made, from 1; a continued search lists them in another."""
+    return list(enumerate(sorted(trials, key=lambda trial: int(trial.experiment_tag.split("_")[0])), 1))
+
+
+def _row(number: int, trial: Trial, space: dict[str, Values], is_now: str) -> Row:
     last = trial.last_result or {}
-    loss, error = last.get("loss", WORST), trial.get_error()
+    loss = last.get("loss", WORST)
+    error = trial.get_error() if is_now == Trial.ERROR else None  # it also keeps those that were got over
     status: Status
-    if not over:
+    if is_now not in (Trial.TERMINATED, Trial.ERROR):
         status = "unfinished"
     elif error or loss >= WORST:
         status = "failed"
