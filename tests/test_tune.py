@@ -26,7 +26,7 @@ from synapse_diffusion.config import ExecutionSettings, dump_recipe, parse_recip
 from synapse_diffusion.errors import SettingsError, StoppedError
 from synapse_diffusion.runs import Run
 from synapse_diffusion.store.files import read_table
-from synapse_diffusion.train import judge, train
+from synapse_diffusion.train import Report, judge, train
 from synapse_diffusion.training.data import open_stores
 from synapse_diffusion.training.parts import make_folds
 from synapse_diffusion.training.sources import open_sources
@@ -151,10 +151,20 @@ def test_too_few_for_one_trial_is_said(machine: Machine, processes: int) -> None
         choose(machine, 4, ExecutionSettings(processes=processes))
 
 
+def listening(to: list[tuple[float, float]]) -> Report:
+    """Keeps what is reported, and says to go on."""
+
+    def report(share: float, loss: float) -> bool:
+        to.append((share, loss))
+        return True
+
+    return report
+
+
 def test_a_search_judges_as_training_does(trained: Run, study: Path, tmp_path: Path) -> None:
     """The same curve as `train`'s choices; nothing else is made; a second call only reads; who says no ends it."""
-    recipe, heard = small(study, f"paths.runs={tmp_path}"), []
-    curve = judge(recipe, "x", "test", lambda share, loss: heard.append((share, loss)) is None)
+    recipe, told = small(study, f"paths.runs={tmp_path}"), list[tuple[float, float]]()
+    curve = judge(recipe, "x", "test", listening(told))
     columns = ["step", "train_loss", "validation_loss", "validation_score"]
     pd.testing.assert_frame_equal(curve[columns], trained.curve[columns], check_exact=False, rtol=1e-6)
     [run] = tmp_path.glob("x-*")
@@ -163,11 +173,11 @@ def test_a_search_judges_as_training_does(trained: Run, study: Path, tmp_path: P
     ]  # fmt: skip
     assert not (run / "predictions").exists()
     losses = curve["validation_loss"]
-    assert [loss for _, loss in heard] == pytest.approx(list(losses.cummin()))
-    assert [share for share, _ in heard] == pytest.approx(list(curve["step"] / 60))
+    assert [loss for _, loss in told] == pytest.approx(list(losses.cummin()))
+    assert [share for share, _ in told] == pytest.approx(list(curve["step"] / 60))
     again: list[tuple[float, float]] = []
-    judge(recipe, "x", "test", lambda share, loss: again.append((share, loss)) is None)
-    assert again == [pytest.approx((heard[-1][0], min(losses)))]
+    judge(recipe, "x", "test", listening(again))
+    assert again == [pytest.approx((told[-1][0], min(losses)))]
     with pytest.raises(StoppedError, match="at step 10 of fit 1"):
         judge(small(study, f"paths.runs={tmp_path / 'no'}"), "x", "test", lambda *_: False)
 
@@ -191,9 +201,9 @@ def test_test_trials_are_not_read(study: Path, tmp_path: Path) -> None:
     reopened = open_sources(poisoned, torch.device("cpu"), quiet).of["eeg"].epochs
     assert len(test) > 50
     assert torch.isnan(reopened.read(test)).all()
-    curves = [judge(recipe, "x", "test", lambda *_: True) for recipe in (whole, poisoned)]
-    pd.testing.assert_frame_equal(*curves, check_exact=True)
-    assert np.isfinite(curves[1]["validation_loss"]).all()
+    clean, other = (judge(recipe, "x", "test", lambda *_: True) for recipe in (whole, poisoned))
+    pd.testing.assert_frame_equal(clean, other, check_exact=True)
+    assert np.isfinite(other["validation_loss"]).all()
 
 
 def test_the_best_of_those_that_finished_is_a_recipe(tmp_path: Path) -> None:
@@ -232,6 +242,10 @@ def test_without_ray_tune_says_what_to_install_and_train_asks_for_nothing(tmp_pa
     bad = command(tmp_path, "tune", "eeg", "small.toml", "--set", "tune.space.model.widht={low=1,high=3}")
     assert bad.returncode == 2
     assert bad.stderr.strip() == "error: tune.space: model.widht = 1: no such key; nearest is model.width"
+    nobody = command(tmp_path, "tune", "eeg", "small.toml", "--address", "127.0.0.1:1")
+    assert nobody.returncode == 3
+    assert "error: --address 127.0.0.1:1: nothing answers" in nobody.stderr
+    assert len(nobody.stderr.strip().splitlines()) == 1
     probe = "import synapse_diffusion.train, synapse_diffusion.tune, sys; print({'ray', 'optuna'} & set(sys.modules))"
     assert subprocess.check_output([sys.executable, "-c", probe], text=True).strip() == "set()"
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import socket
 from dataclasses import dataclass
 from typing import Final
 
 import torch
 
 from synapse_diffusion.config import ExecutionSettings
-from synapse_diffusion.errors import SettingsError
+from synapse_diffusion.errors import MissingError, SettingsError
 
+PATIENCE_S: Final = 10.0
 MOST_THREADS: Final = 8  # that a trial on CPUs is given unasked; decoders of this size gain nothing from more
 
 
@@ -57,6 +59,19 @@ class Plan:
 def this_machine() -> Machine:
     """The processors that this process may use, and the GPUs that PyTorch sees."""
     return Machine((Node(len(os.sched_getaffinity(0)), torch.cuda.device_count()),))
+
+
+def reach(address: str) -> None:
+    """Raise `MissingError` where nothing listens at HOST:PORT: Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.removeprefix("ray://"), int(port)), PATIENCE_S).close()
+    except (OSError, OverflowError) as error:
+        raise MissingError(
+            f"--address {address}: nothing answers ({error}); start a cluster by `ray start --head`, or leave it out"
+        ) from None
 
 
 def choose(machine: Machine, trials: int, execution: ExecutionSettings) -> Plan:

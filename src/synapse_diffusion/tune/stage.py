@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import secrets
 from pathlib import Path
@@ -12,9 +13,10 @@ import torch
 
 from synapse_diffusion.config import Recipe, dump_recipe
 from synapse_diffusion.config.tree import digest_of
-from synapse_diffusion.errors import MissingError
+from synapse_diffusion.errors import MissingError, SettingsError
+from synapse_diffusion.store.files import write_json
 from synapse_diffusion.training.sources import open_sources
-from synapse_diffusion.tune.machine import choose
+from synapse_diffusion.tune.machine import Machine, Plan, choose, reach
 from synapse_diffusion.tune.results import Found
 from synapse_diffusion.tune.space import check_space
 from synapse_diffusion.types import Progress, Say
@@ -40,6 +42,7 @@ def tune(recipe: Recipe, name: str, command: str, address: str, say: Say, progre
     check_space(recipe)
     if importlib.util.find_spec("ray") is None:
         raise MissingError("tune needs Ray: pip install 'synapse-diffusion[tune]'")
+    reach(address)
     for key, value in ENVIRONMENT.items():
         os.environ.setdefault(key, value)
     if not address and "RAY_AUTH_MODE" not in os.environ:  # read when ray is imported
@@ -54,12 +57,31 @@ def tune(recipe: Recipe, name: str, command: str, address: str, say: Say, progre
         say("Optuna is not installed (pip extra `tune`): combinations are drawn at random")
         whole = whole.model_copy(update={"tune": recipe.tune.model_copy(update={"search": "random"})})
     with cluster(address) as machine:
-        plan = choose(machine, recipe.tune.trials, recipe.execution)
+        plan = _plan(folder, machine, recipe)
         say(plan.why)
         job = Job(whole.model_dump(mode="json"), name, command, str(folder), plan)
         found = Found(folder, search(whole, job, say, progress))
     found.write(recipe)
     return found
+
+
+def _plan(folder: Path, machine: Machine, recipe: Recipe) -> Plan:
+    """How trials run. A search that is continued gives each what it was begun with: Ray knows its trials by that."""
+    plan, path = choose(machine, recipe.tune.trials, recipe.execution), folder / "plan.json"
+    if not path.exists():
+        write_json({"processes": plan.processes, "cpus": plan.cpus, "gpus": plan.gpus}, path)
+        return plan
+    begun = json.loads(path.read_text(encoding="utf-8"))
+    if begun["cpus"] != plan.cpus:
+        execution = recipe.execution.model_copy(update={"threads": begun["cpus"]})
+        plan = choose(machine, recipe.tune.trials, execution)
+    if begun != {"processes": plan.processes, "cpus": plan.cpus, "gpus": plan.gpus}:
+        said = ", ".join(f"{name} {n}" for name, n in begun.items())
+        raise SettingsError(
+            f"{folder}: was begun with trials of {said}, which is not what {machine.said} gives; go on where and as it "
+            "was begun, or remove the folder"
+        )
+    return plan
 
 
 def _folder(recipe: Recipe, name: str, progress: Progress) -> Path:

@@ -35,7 +35,7 @@ def cluster(address: str) -> Iterator[Machine]:
 
     Raises `MissingError` where nothing answers.
     """
-    about: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": True}
+    about: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     machine = this_machine()
     try:
         if address:
@@ -51,7 +51,8 @@ def cluster(address: str) -> Iterator[Machine]:
             )  # fmt: skip
     except (ConnectionError, RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise MissingError(f"no Ray cluster at {address or 'this machine'}: {reason}; is `ray start` done?") from None
+        token = "; RAY_AUTH_MODE and RAY_AUTH_TOKEN must be the cluster's" if address else ""
+        raise MissingError(f"no Ray cluster at {address or 'this machine'}: {reason}{token}") from None
     try:
         yield machine
     finally:
