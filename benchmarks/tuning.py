@@ -51,15 +51,17 @@ def main() -> None:
     given = parser.parse_args()
     base = build(given.folder, given.data, given.modality, given.preset)
     recipe, found = searched(base, given.trials, given.steps, given.address)
-    own, best = found.rows[0], found.best
-    print(f"    {sum(row.share for row in found.rows):.1f} of {len(found.rows)} trainings were paid for")
-    for name, row in (("as it stands", own), (f"best, trial {best.number}", best)):
-        print(f"    {name:22s} validation loss {row.loss:.4f}, found {row.score:.3f}; {dict(row.values)}")
+    whole = sum(row.share for row in found.rows)
+    print(f"    {len(found.rows)} trials came to {whole:.1f} whole trainings; best, trial {found.best.number}:")
+    print(f"    {dict(found.best.values)}")
     for name, chosen in (("as it stands", recipe), ("best", load_recipe(found.folder / "best.toml"))):
-        test = scores([tested(chosen, "retrieve", OURS)], "retrieve").loc[OURS]
+        run = tested(chosen, "retrieve", OURS)
+        curve, test = run.curve, scores([run], "retrieve").loc[OURS]
+        at = int(curve["validation_loss"].to_numpy().argmin())
+        loss, score = curve["validation_loss"].iloc[at], curve["validation_score"].iloc[at]
         ks = sorted({int(k) for k in test.index.get_level_values("k_repeats")})
         values = (f"k={k} top-1 {test[k, 'top1']:.3f} top-5 {test[k, 'top5']:.3f}" for k in ks)
-        print(f"    {name:22s} test: " + ", ".join(values))
+        print(f"    {name:14s} validation: loss {loss:.4f}, found {score:.3f}; test: " + ", ".join(values))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import sys
 import time
 import tomllib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ import pytest
 import tomli_w
 import torch
 
-from conftest import SMALL, quiet, small
+from conftest import SMALL, quiet, small, small_pairs
 from synapse_diffusion.config import ExecutionSettings, dump_recipe, parse_recipe
+from synapse_diffusion.convert import convert_pairs
 from synapse_diffusion.errors import SettingsError, StoppedError
 from synapse_diffusion.runs import Run
 from synapse_diffusion.store.files import read_table
@@ -250,6 +252,66 @@ def test_without_ray_tune_says_what_to_install_and_train_asks_for_nothing(tmp_pa
     assert subprocess.check_output([sys.executable, "-c", probe], text=True).strip() == "set()"
 
 
+@dataclass(frozen=True)
+class FakeTrial:
+    """What a scheduler looks at."""
+
+    trial_id: str
+
+
+def asked_to_end(folder: Path, progress: int, **settings: Any) -> int:
+    """How many of 30 trials of random losses, one after the other, are asked to end at this progress."""
+    from synapse_diffusion.tune.study import _scheduler
+    from synapse_diffusion.tune.trial import Job
+
+    job = Job({}, "x", "test", str(folder), choose(HERE, 8, ExecutionSettings()))
+    scheduler = _scheduler(parse_recipe({"tune": settings}).tune, job)
+    scheduler.set_search_properties("loss", "min")
+    trials = [FakeTrial(str(k)) for k in range(30)]
+    for trial, loss in zip(trials, np.random.default_rng(0).random(30), strict=True):
+        scheduler.on_trial_add(None, trial)
+        result = {"loss": loss, "progress": progress, "training_iteration": 1}
+        assert scheduler.on_trial_result(None, trial, result) == "CONTINUE", "Ray would kill it"
+    return sum(job.mark(trial.trial_id).exists() for trial in trials)
+
+
+def test_settings_of_the_scheduler_are_noticed(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    third = asked_to_end(tmp_path / "a", 300)
+    assert 0 < asked_to_end(tmp_path / "b", 300, reduction=2) < third < 30
+    assert asked_to_end(tmp_path / "c", 150) == 0
+    assert asked_to_end(tmp_path / "d", 150, grace=0.1) == third
+    assert asked_to_end(tmp_path / "e", 300, stopping=False) == 0
+
+
+def test_settings_of_the_search_are_noticed() -> None:
+    """The recipe's own point comes first; seeds and ways to search lead elsewhere; all points are recipes."""
+    pytest.importorskip("ray")
+    from synapse_diffusion.tune.study import _domains, _search
+
+    def second(**settings: Any) -> dict[str, Any]:
+        recipe = parse_recipe({"train": {"batch": 48}, "tune": {"space": SPACE, **settings}})
+        algorithm = _search(recipe)
+        first: dict[str, Any] = algorithm.suggest("a")
+        assert first == own_point(recipe)
+        found: dict[str, Any] = algorithm.suggest("b")
+        return found
+
+    pytest.importorskip("optuna")
+    assert second(seed=0) == second(seed=0) != second(seed=1)
+    every = {**SPACE, "train.patience": {"low": 1, "high": 3}, "train.checks": {"low": 2, "high": 9, "log": True}}
+    recipe = parse_recipe({"tune": {"space": every}})
+    for _ in range(30):
+        point = {key: domain.sample() for key, domain in _domains(recipe).items()}
+        values = decode(recipe.tune.space, point)
+        with_values(recipe, values)
+        assert 3e-4 <= values["train.learning_rate"] <= 1e-2
+        assert values["train.batch"] in (32, 48, 64)
+        assert values["train.patience"] in (1, 2, 3)
+    random = parse_recipe({"tune": {"space": SPACE, "search": "random"}})
+    assert type(_search(random)).__name__ == "BasicVariantGenerator"
+
+
 # ---- Ray itself: minutes ----
 
 
@@ -345,6 +407,15 @@ def test_a_trial_in_two_processes_is_the_trial_in_one(tuned: Path) -> None:
     assert float(rows["train.learning_rate"][0]) == 3e-3  # the recipe as it stands
     alone = judge(small(tuned, "train.steps=120", "train.checks=12", "train.batch=48"), "x", "test", lambda *_: True)
     assert float(rows["loss"][0]) == pytest.approx(alone["validation_loss"].min(), abs=1e-4)
+
+
+@pytest.mark.slow
+def test_of_a_fusion_only_the_fused_network_is_judged(meg_study: Path, tmp_path: Path) -> None:
+    recipe = small_pairs(meg_study, f"paths.runs={tmp_path}")
+    convert_pairs(recipe, quiet)
+    curve = judge(recipe, "x", "test", lambda *_: True)
+    assert set(curve["model"]) == {"fused"}
+    assert [path.stem for path in tmp_path.glob("x-*/checkpoints/*.tsv")] == ["fold0_fused_member0"]
 
 
 @pytest.fixture
