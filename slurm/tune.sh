@@ -72,8 +72,8 @@ answers "${#names[@]}" || {
     exit 3
 }
 
-# Near its time limit the search is interrupted, which saves it, and the job goes back into the queue
-trap 'warned=yes; kill -INT "$driver"' USR1
+# Near its time limit the search is asked to end, which saves it, and the job goes back into the queue
+trap 'warned=yes; kill -USR1 "$driver"' USR1
 "$python" -m synapse_diffusion tune "$@" --address "$head" &
 driver=$! code=0
 wait "$driver" || code=$?

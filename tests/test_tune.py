@@ -36,6 +36,7 @@ from synapse_diffusion.training.tasks import make_task
 from synapse_diffusion.tune.machine import Machine, Node, choose
 from synapse_diffusion.tune.results import Found, Row
 from synapse_diffusion.tune.space import check_space, corners, decode, is_whole, n_steps, own_point, with_values
+from synapse_diffusion.tune.stage import _plan
 
 SPACE: dict[str, Any] = {
     "train.learning_rate": {"low": 3e-4, "high": 1e-2, "log": True},
@@ -151,6 +152,15 @@ def test_how_trials_run_follows_from_what_is_there(
 def test_too_few_for_one_trial_is_said(machine: Machine, processes: int) -> None:
     with pytest.raises(SettingsError, match=rf"execution\.processes = {processes}, but this machine .* has room for"):
         choose(machine, 4, ExecutionSettings(processes=processes))
+
+
+def test_a_continued_search_gives_its_trials_what_it_was_begun_with(tmp_path: Path) -> None:
+    recipe = parse_recipe({"tune": {"trials": 1}})
+    assert _plan(tmp_path, HERE, recipe).cpus == 2
+    later = _plan(tmp_path, Machine((Node(64),)), recipe)
+    assert (later.cpus, later.at_once) == (2, 1)
+    with pytest.raises(SettingsError, match="begun with trials of processes 1, cpus 2, gpus 0, which is not what this"):
+        _plan(tmp_path, FOUR_GPUS, recipe)
 
 
 def listening(to: list[tuple[float, float]]) -> Report:

@@ -82,8 +82,8 @@ class Recipe(Settings):
     def digest(self, *branches: str) -> str:
         """Hex digest of what a decoder's result depends on (of `branches` only, if given)."""
         values = self.model_dump(mode="json", exclude={"paths", "execution"})
-        free = (*PICTURES, "tune")
-        return digest_of({name: values[name] for name in branches or values if branches or name not in free})
+        chosen = branches or [name for name in values if name not in (*PICTURES, "tune")]
+        return digest_of({name: values[name] for name in chosen})
 
 
 def digest_of(values: dict[str, Any]) -> str:
