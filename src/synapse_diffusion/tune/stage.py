@@ -40,9 +40,9 @@ def tune(recipe: Recipe, name: str, command: str, address: str, say: Say, progre
     without Ray, and what `train` raises.
     """
     check_space(recipe)
+    reach(address)
     if importlib.util.find_spec("ray") is None:
         raise MissingError("tune needs Ray: pip install 'synapse-diffusion[tune]'")
-    reach(address)
     for key, value in ENVIRONMENT.items():
         os.environ.setdefault(key, value)
     if not address and "RAY_AUTH_MODE" not in os.environ:  # read when ray is imported
