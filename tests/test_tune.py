@@ -161,6 +161,8 @@ def test_a_continued_search_gives_its_trials_what_it_was_begun_with(tmp_path: Pa
     assert (later.cpus, later.at_once) == (2, 1)
     with pytest.raises(SettingsError, match="begun with trials of processes 1, cpus 2, gpus 0, which is not what this"):
         _plan(tmp_path, FOUR_GPUS, recipe)
+    with pytest.raises(SettingsError, match="begun with trials of processes 1"):
+        _plan(tmp_path, HERE, recipe.model_copy(update={"execution": ExecutionSettings(processes=2)}))
 
 
 def listening(to: list[tuple[float, float]]) -> Report:

@@ -72,7 +72,7 @@ def _plan(folder: Path, machine: Machine, recipe: Recipe) -> Plan:
         write_json({"processes": plan.processes, "cpus": plan.cpus, "gpus": plan.gpus}, path)
         return plan
     begun = json.loads(path.read_text(encoding="utf-8"))
-    if begun["cpus"] != plan.cpus:
+    if begun["processes"] == plan.processes and begun["cpus"] != plan.cpus:
         execution = recipe.execution.model_copy(update={"threads": begun["cpus"]})
         plan = choose(machine, recipe.tune.trials, execution)
     if begun != {"processes": plan.processes, "cpus": plan.cpus, "gpus": plan.gpus}:

@@ -17,7 +17,7 @@ from ray.train.torch import TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from synapse_diffusion.config import Recipe, parse_recipe
-from synapse_diffusion.errors import StoppedError, SynapseError
+from synapse_diffusion.errors import MissingError, StoppedError, SynapseError
 from synapse_diffusion.train import judge
 from synapse_diffusion.tune.machine import Plan
 from synapse_diffusion.tune.space import decode, with_values
@@ -68,6 +68,8 @@ def run_trial(point: Metrics, job: Job) -> None:
             judge_and_report(point, job, trial, ray_tune.report)
         else:
             _train_together(point, job, trial)
+    except MissingError:  # a full disk says nothing about the settings: tried again, now or by the next call
+        raise
     except SynapseError as error:
         ray_tune.report({"loss": WORST, "progress": WHOLE, "ended": False, "note": " ".join(str(error).split())})
 
