@@ -159,6 +159,31 @@ def train(
 
 
 @app.command()
+def tune(
+    what: Annotated[Literal["eeg", "meg", "fusion"], typer.Argument(help="A decoder of EEG, MEG or both.")],
+    recipe: RecipeArgument,
+    set_: SetOption = None,
+    trials: Annotated[int | None, typer.Option(help="Combinations to try (tune.trials).", min=1)] = None,
+    address: Annotated[
+        str, typer.Option(envvar="RAY_ADDRESS", help="A Ray cluster's head (HOST:PORT, auto); else this machine.")
+    ] = "",
+) -> None:
+    """Search over the settings in the recipe's tune.space, by what validation says; pip extra `tune`.
+
+    The same command goes on where it was interrupted. One trial a GPU, or execution.processes of them a trial.
+    """
+    from synapse_diffusion.tune import tune
+
+    given = [*(set_ or ()), *([f"tune.trials={trials}"] if trials else [])]
+    settings = _recipe_of("comb" if what == "fusion" else what, recipe, given)
+    with _progress() as progress:
+        found = tune(settings, Path(recipe).stem, _command(), address, _say, progress)
+    for line in found.said():
+        _say(line)
+    _say(f"next: synapse-diffusion train {what} {found.folder / 'best.toml'}")
+
+
+@app.command()
 def evaluate(
     runs: Annotated[list[Path], typer.Argument(help="Folder of a trained run; or of several seeds of one recipe.")],
     out: Annotated[

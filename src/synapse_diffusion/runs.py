@@ -267,7 +267,7 @@ def load_tensors(path: Path) -> dict[str, torch.Tensor]:
 def _trained_with(recipe_toml: str) -> str:
     """Digest of the text's settings but those that change no decoder; defaults that come later are none."""
     tree = tomllib.loads(recipe_toml)
-    free = ("paths", "execution", "evaluate", *PICTURES)
+    free = ("paths", "execution", "evaluate", "tune", *PICTURES)
     return digest_of({key: value for key, value in tree.items() if key not in free})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pandas as pd
 import torch
 
 from synapse_diffusion.config import Recipe
-from synapse_diffusion.errors import SplitError
+from synapse_diffusion.errors import SplitError, StoppedError
 from synapse_diffusion.models.fusion import FUSED
 from synapse_diffusion.parallel import (
     Group,
@@ -49,6 +50,7 @@ from synapse_diffusion.training.decoding import (
 from synapse_diffusion.training.examples import Asked
 from synapse_diffusion.training.fitting import Course, fit
 from synapse_diffusion.training.learner import LINEAR_TRIALS
+from synapse_diffusion.training.loop import OnCheck
 from synapse_diffusion.training.parts import Fold, final_rows, make_folds
 from synapse_diffusion.training.precision import calibrate
 from synapse_diffusion.training.processes import launch_stage, silent
@@ -57,6 +59,10 @@ from synapse_diffusion.training.setting import Index, Setting, split_tables
 from synapse_diffusion.training.sources import open_sources
 from synapse_diffusion.training.tasks import make_task
 from synapse_diffusion.types import Progress, Say
+
+Report = Callable[[float, float], bool]
+"""Hears which share of a search's steps is done, and the mean of the fits' best validation losses so far; tells whether
+to go on."""
 
 
 def train(recipe: Recipe, name: str, command: str, say: Say, progress: Progress) -> Run:
@@ -85,28 +91,9 @@ def find_run(recipe: Recipe, name: str) -> Run:
 def _train(
     recipe: Recipe, name: str, command: str, say: Say, progress: Progress, group: Group, requests: Requests
 ) -> Run:
-    use_threads(recipe.execution.threads)
-    device = choose_device(recipe.execution.device)
     if group.rank:  # one speaks for all
         say = progress = silent
-    sources = open_sources(recipe, device, progress)
-    task = make_task(recipe, sources)
-    folds = make_folds(sources, task, recipe, say)
-    people = {name: _trained_people(source.person_of, recipe) for name, source in sources.of.items()}
-    sources = sources.with_people(people)
-    n_outputs = len(task.names) if task.table is None else 0
-    shapes = {n: shape_of(s.epochs, n_outputs, s.n_people) for n, s in sources.of.items()}
-    setting = Setting(recipe, sources, task, shapes)
-    about = {
-        "task": task.kind,
-        "classes": task.names,
-        "people": {n: dict(s.person_of) for n, s in sources.of.items()},
-        "channels": {n: s.epochs.channels for n, s in sources.of.items()},
-        "shape": {n: shape.__dict__ for n, shape in shapes.items()},
-        "targets": None if task.table is None else task.table.digest,
-    }
-    run = prepare_run(recipe, name, sources.digests(Path(recipe.paths.stores)), command, about, write=group.rank == 0)
-    wait_for_all(group)
+    setting, run, folds = _begin(recipe, name, command, say, progress, group)
     if group.rank == 0:
         write_table(split_tables(setting, folds), run.folder / "splits.tsv")
     bar = _Bar(progress, len(folds), recipe, len(network_names(setting)))
@@ -125,6 +112,72 @@ def _train(
     return run
 
 
+def judge(recipe: Recipe, name: str, command: str, report: Report) -> pd.DataFrame:
+    """The curves of the recipe's first network on every fold: fitted on training, judged on validation, no more.
+
+    For a search over settings: there is no final fit, no baseline and no prediction. Goes on where an earlier call was
+    stopped, and joins the group of processes that a launcher has made, where every process reports. Raises what `train`
+    raises; `StoppedError` where any report says not to go on.
+    """
+    device = choose_device(recipe.execution.device)
+    requests = Requests(recipe.execution.checkpoint_minutes)
+    with requests.heard_from_signals(), session(device) as group:
+        setting, run, folds = _begin(recipe, name, command, silent, silent, group)
+        tally, curves = _Tally(report, len(folds), recipe, group), []
+        for number, fold in enumerate(folds):
+            stage = _Stage(setting, run, fold, number, group, requests)
+            curves += stage.choices(network_names(setting)[0], tally.next_fit)
+        return pd.concat(curves, ignore_index=True)
+
+
+def _begin(
+    recipe: Recipe, name: str, command: str, say: Say, progress: Progress, group: Group
+) -> tuple[Setting, Run, list[Fold]]:
+    """Open the data, divide them, and make the run's folder."""
+    use_threads(recipe.execution.threads)
+    sources = open_sources(recipe, choose_device(recipe.execution.device), progress)
+    task = make_task(recipe, sources)
+    folds = make_folds(sources, task, recipe, say)
+    people = {name: _trained_people(source.person_of, recipe) for name, source in sources.of.items()}
+    sources = sources.with_people(people)
+    n_outputs = len(task.names) if task.table is None else 0
+    shapes = {n: shape_of(s.epochs, n_outputs, s.n_people) for n, s in sources.of.items()}
+    setting = Setting(recipe, sources, task, shapes)
+    about = {
+        "task": task.kind,
+        "classes": task.names,
+        "people": {n: dict(s.person_of) for n, s in sources.of.items()},
+        "channels": {n: s.epochs.channels for n, s in sources.of.items()},
+        "shape": {n: shape.__dict__ for n, shape in shapes.items()},
+        "targets": None if task.table is None else task.table.digest,
+    }
+    run = prepare_run(recipe, name, sources.digests(Path(recipe.paths.stores)), command, about, write=group.rank == 0)
+    wait_for_all(group)
+    return setting, run, folds
+
+
+class _Tally:
+    """How far a search's fits are and how good: the mean over fits, begun or done, of their best validation loss."""
+
+    def __init__(self, report: Report, n_folds: int, recipe: Recipe, group: Group) -> None:
+        self._report, self._settings, self._group = report, recipe.train, group
+        self._n_fits = n_folds * recipe.train.members
+        self._best: list[float] = []
+
+    def next_fit(self) -> OnCheck:
+        """What the loop calls at each check of the next fit."""
+        self._best.append(math.inf)
+        fit = len(self._best) - 1
+
+        def on_check(step: int, row: dict[str, float]) -> None:
+            self._best[fit] = row["best_loss"]
+            go_on = self._report((fit + step / self._settings.steps) / self._n_fits, float(np.mean(self._best)))
+            if most(int(not go_on), self._group):
+                raise StoppedError(f"asked to end at step {step} of fit {fit + 1}")
+
+        return on_check
+
+
 class _Bar:
     """Progress over all folds, fits and checks."""
 
@@ -134,7 +187,7 @@ class _Bar:
         self._total = n_folds * self._fits_a_fold * recipe.train.checks
         self._done = 0
 
-    def next_fit(self) -> Callable[[int, dict[str, float]], None]:
+    def next_fit(self) -> OnCheck:
         """What the loop calls at each check of the next fit."""
         done = self._done * self._settings.checks
         self._done += 1
@@ -183,16 +236,25 @@ class _Stage:
         recipe, curves = self.setting.recipe, []
         steps: dict[tuple[str, int], int] = {}
         for model in network_names(self.setting):
-            for member in range(recipe.train.members):
-                curve = self._fit(self.name, model, member, self.data, self.rows[TRAIN], bar, None)
-                steps[model, member] = _best_step(curve)
-                curves.append(curve.assign(fold=self.number, member=member, model=model))
+            found = self.choices(model, bar.next_fit)
+            steps |= {(model, member): _best_step(curve) for member, curve in enumerate(found)}
+            curves += found
         if recipe.train.refit:
             rows, data = self.final()
             for model in network_names(self.setting):
                 for member in range(recipe.train.members):
-                    self._fit(f"{self.name}_refit", model, member, data, rows, bar, steps[model, member])
+                    n_steps = steps[model, member]
+                    self._fit(f"{self.name}_refit", model, member, data, rows, bar.next_fit(), n_steps)
         return pd.concat(curves, ignore_index=True)
+
+    def choices(self, model: str, next_fit: Callable[[], OnCheck]) -> list[pd.DataFrame]:
+        """Each member's curve: fitted on training trials, and stopped by validation."""
+        return [
+            self._fit(self.name, model, member, self.data, self.rows[TRAIN], next_fit(), None).assign(
+                fold=self.number, member=member, model=model
+            )
+            for member in range(self.setting.recipe.train.members)
+        ]
 
     def final(self) -> tuple[dict[str, Index], dict[str, ScaledEpochs]]:
         """Rows and scaled data of the final fit."""
@@ -218,14 +280,17 @@ class _Stage:
 
     def _fit(
         self, stage: str, model: str, member: int, data: Mapping[str, ScaledEpochs], rows: Mapping[str, Index],
-        bar: _Bar, n_steps: int | None,
+        on_check: OnCheck, n_steps: int | None,
     ) -> pd.DataFrame:  # fmt: skip
         """Train one network and keep it; its curve. Read back if an earlier call finished it."""
         setting, recipe, group = self.setting, self.setting.recipe, self.group
         path = self.run.checkpoint(network_name(setting, stage, model, member))
-        curve_path, on_check = path.with_suffix(".tsv"), bar.next_fit()
+        curve_path = path.with_suffix(".tsv")
         if most(int(path.exists() and curve_path.exists()), group):
-            return pd.read_csv(curve_path, sep="\t")
+            curve = pd.read_csv(curve_path, sep="\t")
+            if n_steps is None:
+                on_check(int(curve["step"].iloc[-1]), _last_row(curve))
+            return curve
         names = modalities_of(setting, model)
         rows = {name: rows[name] for name in names}
         targets = setting.targets(rows, self.number)
@@ -327,6 +392,12 @@ def _trained_people(person_of: Mapping[str, int], recipe: Recipe) -> dict[str, i
     """Indices of the people who are trained, without those whom training never meets."""
     trained = [person for person in person_of if person not in recipe.split.new_people]
     return {person: 0 if recipe.split.per_person else k for k, person in enumerate(trained)}
+
+
+def _last_row(curve: pd.DataFrame) -> dict[str, float]:
+    """What the loop says at the last check of this curve."""
+    last = {str(name): float(value) for name, value in curve.iloc[-1].items()}
+    return {**last, "best_loss": float(curve["validation_loss"].min())}
 
 
 def _best_step(curve: pd.DataFrame) -> int:

@@ -22,6 +22,7 @@ from synapse_diffusion.config.recordings import (
     SimulateSettings,
 )
 from synapse_diffusion.config.tree import ExecutionSettings, Recipe
+from synapse_diffusion.config.tuning import TuneSettings, Values
 
 __all__ = [
     "ConvertSettings",
@@ -44,6 +45,8 @@ __all__ = [
     "SplitSettings",
     "TargetSettings",
     "TrainSettings",
+    "TuneSettings",
+    "Values",
     "ViewSettings",
     "dump_recipe",
     "load_recipe",

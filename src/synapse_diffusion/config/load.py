@@ -107,7 +107,13 @@ def _fault(fault: Any, where: str, origin: Mapping[tuple[str, ...], str]) -> str
 def _keys(path: tuple[str, ...]) -> list[str]:
     model: Any = Recipe
     for name in path:
+        if typing.get_origin(model) is dict:  # its keys are the user's
+            model = typing.get_args(model)[1]
+            continue
         annotation = model.model_fields[name].annotation
+        if typing.get_origin(annotation) is dict:
+            model = annotation
+            continue
         if not (isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel)):
             return list(typing.get_args(annotation))
         model = annotation

@@ -29,6 +29,7 @@ from synapse_diffusion.config.recordings import (
     PathSettings,
     SimulateSettings,
 )
+from synapse_diffusion.config.tuning import TuneSettings
 
 PICTURES: Final = ("generator", "prior", "pretrained", "reconstruct")
 """Branches that change no decoder."""
@@ -76,12 +77,14 @@ class Recipe(Settings):
     prior: PriorSettings = PriorSettings()
     pretrained: PretrainedSettings = PretrainedSettings()
     reconstruct: ReconstructSettings = ReconstructSettings()
+    tune: TuneSettings = TuneSettings()
     execution: ExecutionSettings = ExecutionSettings()
 
     def digest(self, *branches: str) -> str:
         """Hex digest of what a decoder's result depends on (of `branches` only, if given)."""
-        values = self.model_dump(mode="json", exclude={"paths", "execution", *(PICTURES if not branches else ())})
-        return digest_of({name: values[name] for name in branches} if branches else values)
+        values = self.model_dump(mode="json", exclude={"paths", "execution"})
+        chosen = branches or [name for name in values if name not in (*PICTURES, "tune")]
+        return digest_of({name: values[name] for name in chosen})
 
 
 def digest_of(values: dict[str, Any]) -> str:

@@ -23,6 +23,7 @@ from synapse_diffusion.training.requests import SAVE_AND_END, Requests
 WARM_UP: Final = 0.05  # of all steps
 LARGEST_GRADIENT: Final = 5.0  # norm
 OnCheck = Callable[[int, dict[str, float]], None]
+"""Hears the step and the curve's row with, beside it, the best validation loss so far (`best_loss`)."""
 
 
 Schedule = TrainSettings | GeneratorSettings | PriorSettings
@@ -104,7 +105,7 @@ def take_steps(
             stop = min(((state.step - state.since_check) // plan.every + 1) * plan.every, plan.last)
             _stretch(trained, kept, plan, feed, state, stop, requests)
             row = _check(trained, kept, plan, state, validate)
-            on_check(state.step, row)
+            on_check(state.step, {**row, "best_loss": state.best_loss})
             if requests.due(plan.group):
                 kept.save(plan.checkpoint, state, plan.group)
                 requests.saved()
