@@ -83,10 +83,12 @@ def begin_fit(
 ) -> None:  # fmt: skip
     """Statistics and linear solutions from training trials; the same in every process."""
     rng = np.random.default_rng(key)
-    asked = _some(training, STATISTICS_TRIALS, rng)
-    name, pick = next(iter(asked.picks.items()))
     if estimates(learner.network):
-        fit_statistics(learner.network, read(asked, data), cell_of(name)[pick.rows])
+        for part in _parts(learner, training):
+            asked = _some(part, STATISTICS_TRIALS, rng)
+            asked = asked.only(np.all([pick.size_N > 0 for pick in asked.picks.values()], 0))
+            name, pick = next(iter(asked.picks.items()))
+            fit_statistics(learner.network, read(asked, data), cell_of(name)[pick.rows])
     if isinstance(learner.objective, Images | Questions):
         begin(learner.network, _all_batches(learner, data, training, rng), learner.objective)
 
@@ -94,12 +96,17 @@ def begin_fit(
 def _all_batches(
     learner: Learner, data: Mapping[str, ScaledEpochs], training: Examples, rng: np.random.Generator
 ) -> Iterator[Batch]:
-    """Training trials from which linear paths are solved: of each modality by itself, or of early fusion pairs."""
-    alone = isinstance(learner.network, Network)
-    parts = [{name: trials} for name, trials in training.trials.items()] if alone else [training.trials]
-    for trials in parts:
-        asked = _some(Examples(trials, training.target_I), START_TRIALS, rng)
+    """Training trials from which linear paths are solved."""
+    for part in _parts(learner, training):
+        asked = _some(part, START_TRIALS, rng)
         yield from (read(asked.part(at), data) for at in chunks(len(asked)))
+
+
+def _parts(learner: Learner, training: Examples) -> list[Examples]:
+    """Each modality by itself; of early fusion, whose decoder sees both, pairs."""
+    if not isinstance(learner.network, Network):
+        return [training]
+    return [Examples({name: trials}, training.target_I) for name, trials in training.trials.items()]
 
 
 def _some(examples: Examples, n: int, rng: np.random.Generator) -> Asked:
