@@ -26,7 +26,7 @@ from synapse_diffusion.convert import convert_pairs
 from synapse_diffusion.embed import embed
 from synapse_diffusion.errors import RunError, SettingsError, SplitError, StoreError, SynapseError
 from synapse_diffusion.generate import train_generator
-from synapse_diffusion.reconstruct import reconstruct
+from synapse_diffusion.reconstruct import reconstruct, train_prior
 from synapse_diffusion.reconstruct.prior import fit_prior, sample_prior
 from synapse_diffusion.reconstruct.scoring import Drawn, columns_of, score
 from synapse_diffusion.reconstruct.tables import dealt
@@ -373,7 +373,11 @@ def test_pictures_of_a_fusion(meg_study: Path) -> None:
     embed(small(meg_study, *TINY), quiet, quiet)
     convert_pairs(fused, quiet)
     train_generator(fused, "test", quiet, quiet)
-    folder, rows = reconstruct(train(fused, "fused", "test", quiet, quiet).folder, (), quiet, quiet)
+    run = train(fused, "fused", "test", quiet, quiet)
+    made = train_prior(run.folder, (), quiet, quiet)
+    before = {path: path.stat().st_mtime_ns for path in made.iterdir()}
+    folder, rows = reconstruct(run.folder, (), quiet, quiet)
+    assert before == {path: path.stat().st_mtime_ns for path in made.iterdir()}  # not trained again
     models = {row["model"] for row in rows}
     less = {"brain eeg", "brain meg", "brain by 2"}
     assert {"brain", *less, *(f"brain - {name}" for name in less)} <= models

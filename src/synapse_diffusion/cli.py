@@ -128,16 +128,25 @@ def embed(recipe: RecipeArgument, set_: SetOption = None) -> None:
 @app.command()
 def train(
     what: Annotated[
-        Literal["eeg", "meg", "fusion", "generator"],
-        typer.Argument(help="A decoder of EEG, MEG or both; or the generator that `reconstruct` draws pictures with."),
+        Literal["eeg", "meg", "fusion", "generator", "prior"],
+        typer.Argument(help="A decoder of EEG, MEG or both; or what `reconstruct` draws pictures with."),
     ],
-    recipe: RecipeArgument,
+    recipe: Annotated[str, typer.Argument(help="A recipe's name or TOML file; of a prior, the folder of a run.")],
     set_: SetOption = None,
 ) -> None:
     """Train a decoder (fusion: of EEG and MEG together) and linear baselines; opens training and validation data only.
 
-    A generator is trained on pictures of training concepts. Several processes: by execution.processes, or torchrun.
+    A generator is trained on pictures of training concepts; a prior on what the run's training trials say of pictures.
+    Several processes: by execution.processes, or torchrun.
     """
+    if what == "prior":
+        from synapse_diffusion.reconstruct import train_prior
+
+        with _progress() as progress:
+            folder = train_prior(Path(recipe), set_ or (), _say, progress)
+        _say(f"next: synapse-diffusion reconstruct {recipe} --set reconstruct.prior=flow")
+        _say(str(folder))
+        return
     speaks = os.environ.get("RANK", "0") == "0"  # of those that torchrun has started, one
     if what == "generator":
         from synapse_diffusion.config import load_recipe

@@ -6,7 +6,7 @@ the average of (the role of the prior in Ramesh et al. 2022 and Scotti et al. 20
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from synapse_diffusion.config import ExecutionSettings, PriorSettings
+from synapse_diffusion.config import ExecutionSettings, PriorSettings, Recipe
+from synapse_diffusion.config.tree import digest_of
 from synapse_diffusion.diffusion.guidance import guided
 from synapse_diffusion.diffusion.processes import RectifiedFlow
 from synapse_diffusion.diffusion.samplers import even_times, heun_flow
@@ -23,12 +24,16 @@ from synapse_diffusion.diffusion.training import denoising_loss, logit_normal_ti
 from synapse_diffusion.models.conditioning import Condition
 from synapse_diffusion.models.prior import EmbeddingPrior
 from synapse_diffusion.parallel import Group
+from synapse_diffusion.reconstruct.opening import Opened, open_pictured
 from synapse_diffusion.runs import load_tensors, save_atomically
+from synapse_diffusion.store.embeddings import EmbeddingTable
+from synapse_diffusion.training.brain import Predictor, cross_fitted
+from synapse_diffusion.training.conditions import DOUBT
 from synapse_diffusion.training.loop import Plan, Trainable, take_steps
 from synapse_diffusion.training.objectives import Judged
 from synapse_diffusion.training.painter import noise_of
 from synapse_diffusion.training.requests import Requests
-from synapse_diffusion.types import Progress
+from synapse_diffusion.types import Progress, Say
 
 BRAIN = "brain"
 ORDER, DRAW = 7, 8  # streams of random numbers
@@ -122,6 +127,52 @@ def fit_prior(
     save_atomically(learner.state_dict(), path)
     unfinished.unlink(missing_ok=True)
     return learner
+
+
+def train_prior(folder: Path, overrides: Sequence[str], say: Say, progress: Progress) -> Path:
+    """Train the priors of a decoder's run (one a fold) that `reconstruct` draws through where `reconstruct.prior` is
+    `flow`, and return their folder. Raises as `open_pictured`."""
+    opened = open_pictured(folder, [*overrides, "reconstruct.prior=flow"], progress)
+    fit_priors(opened, opened.predictors(progress), progress)
+    out = priors_folder(opened)
+    say(f"a prior for each of {len(opened.trained.folds)} folds in {out}")
+    return out
+
+
+def priors_folder(opened: Opened) -> Path:
+    """By all that priors depend on: run, generator, their settings and what they start from."""
+    recipe = opened.recipe
+    known = {"prior": recipe.prior.model_dump(mode="json"), "features": recipe.reconstruct.features}
+    key = digest_of({**known, "generator": opened.digest, "run": recipe.digest()})
+    return opened.trained.run.folder / f"prior-{key[:8]}"
+
+
+def fit_priors(opened: Opened, predictors: Sequence[Predictor], progress: Progress) -> list[PriorLearner]:
+    """A prior for each fold, from its training trials alone."""
+    recipe, found = opened.recipe, []
+    for number, predictor in enumerate(predictors):
+        path = priors_folder(opened) / f"prior_fold{number}.safetensors"
+        conditions = opened.generator.conditions
+        pairs = cross_fitted(opened.trained, number, opened.truth, predictor, conditions, recipe.prior.folds)
+        found.append(fit_prior(pairs, recipe.prior, recipe.execution, path, progress))
+    return found
+
+
+def through_priors(table: EmbeddingTable, priors: Sequence[PriorLearner], recipe: Recipe) -> EmbeddingTable:
+    """All but the true conditions replaced by samples of their fold's prior given them."""
+    told = {name: v for name, v in table.vectors.items() if name != DOUBT}
+    joined_ND = np.concatenate(list(told.values()), 1)
+    true_N, fold_N = (table.rows["source"] == "true").to_numpy(), table.rows["fold"].to_numpy()
+    images, draw_N = table.rows["image_id"].to_numpy(dtype=str), table.rows["draw"].to_numpy()
+    for number, prior in enumerate(priors):
+        mine = np.flatnonzero(~true_N & (fold_N == number))
+        joined_ND[mine] = sample_prior(
+            prior, joined_ND[mine], list(images[mine]), draw_N[mine], recipe.reconstruct.seed, recipe.prior
+        )
+    ends = np.cumsum([v.shape[1] for v in told.values()])
+    vectors = dict(zip(told, np.split(joined_ND, ends[:-1], axis=1), strict=True))
+    vectors |= {name: np.zeros_like(v) for name, v in table.vectors.items() if name == DOUBT}  # samples are certain
+    return EmbeddingTable(table.rows, vectors, table.encoder)
 
 
 @torch.no_grad()

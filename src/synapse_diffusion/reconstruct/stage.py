@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -11,36 +10,24 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from synapse_diffusion.config import Recipe, dump_recipe, parse_recipe
-from synapse_diffusion.config.tree import PICTURES, digest_of
+from synapse_diffusion.config.tree import digest_of
 from synapse_diffusion.encoders.features import Column, Missing
-from synapse_diffusion.errors import RunError, SettingsError
 from synapse_diffusion.figures import draw_bars, draw_pictures
-from synapse_diffusion.parallel import choose_device
 from synapse_diffusion.reconstruct.drawing import as_bytes, draw
+from synapse_diffusion.reconstruct.opening import Opened, open_pictured
 from synapse_diffusion.reconstruct.pretrained import (
     Pretrained,
     Source,
-    find_pretrained,
-    image_vectors,
-    open_pretrained,
 )
-from synapse_diffusion.reconstruct.prior import fit_prior, sample_prior
+from synapse_diffusion.reconstruct.prior import fit_priors, through_priors
 from synapse_diffusion.reconstruct.scoring import Drawn, columns_of, score
 from synapse_diffusion.reconstruct.tables import condition_table, in_samples
-from synapse_diffusion.runs import open_run
 from synapse_diffusion.store.embeddings import EmbeddingTable, write_embeddings
 from synapse_diffusion.store.files import write_json
-from synapse_diffusion.training.brain import Predictor, cross_fitted, fit_predictor
-from synapse_diffusion.training.conditions import DOUBT
 from synapse_diffusion.training.pictured import (
     Files,
-    check_recipe,
-    generator_run,
-    open_generator,
-    picture_parts,
 )
-from synapse_diffusion.training.trained import Trained, open_trained
+from synapse_diffusion.training.trained import Trained
 from synapse_diffusion.types import Progress, Say
 
 PAGE: Final = 12  # images a grid
@@ -56,35 +43,15 @@ def reconstruct(
     `overrides`: other settings of pictures than the run's. Raises `RunError` where the run or its generator is missing
     or unfit, `MissingError` for a pretrained pipeline's files, `SettingsError`, `StoreError`, `DataError`.
     """
-    recipe = _recipe(folder, overrides)
-    check_recipe(recipe)
-    pipeline = find_pretrained(recipe)
-    trained = open_trained(folder, progress)
-    table, files, settings = trained.setting.task.table, Files.below(recipe), recipe.reconstruct
-    assert table is not None
-    parts = picture_parts(table, trained.setting.sources, trained.folds)
-    device = choose_device(recipe.execution.device)
-    generator: Source
-    if pipeline is not None:
-        table = image_vectors(recipe, table, pipeline.width)
-        progress("opening the pipeline", 0, 1)
-        generator, digest = open_pretrained(recipe, pipeline, table, parts.train, files, device)
-        progress("opening the pipeline", 1, 1)
-    else:
-        made, digest = generator_run(recipe, table, [*parts.train, *parts.validation], files)
-        if not made.folder.exists():
-            raise RunError(
-                f"{made.folder}: missing; run `synapse-diffusion train generator` with the recipe of {folder} (and its "
-                "settings of the branch generator), or name a pretrained pipeline by pretrained.pipeline"
-            )
-        generator = open_generator(made.folder, digest, device)
-    truth = generator.conditions.of_images(table, files.small(list(table.rows["image_id"]), recipe.generator.size))
+    opened = open_pictured(folder, overrides, progress)
+    recipe, generator, files = opened.recipe, opened.generator, opened.files
+    settings, parts = recipe.reconstruct, opened.parts
     choices = {name: value for name, value in settings.model_dump(mode="json").items() if name not in FREE}
     if settings.prior == "flow":
         choices |= {"settings of the prior": recipe.prior.model_dump(mode="json")}
-    key = digest_of({"reconstruct": choices, "generator": digest, "run": recipe.digest()})
+    key = digest_of({"reconstruct": choices, "generator": opened.digest, "run": recipe.digest()})
     out = folder / f"reconstruction-{key[:8]}"
-    drafts = _conditions(trained, truth, generator, recipe, out, progress)
+    drafts = _conditions(opened, out, progress)
     if isinstance(generator, Pretrained):
         write_json({"weights": recipe.pretrained.weights, **generator.about}, out / "pipeline.json")
     pictures = draw(generator, drafts, settings, out / "pictures", recipe.generator.size, progress)
@@ -94,12 +61,12 @@ def reconstruct(
     images = drawn[0].images
     seen = {name: small[name] for name in images}
     drawn += _bounds(generator, seen)
-    drawn += _nearest(drafts, truth, parts.train, files, recipe.generator.size)
+    drawn += _nearest(drafts, opened.truth, parts.train, files, recipe.generator.size)
     progress("scoring pictures", 0, 1)
     columns = columns_of(settings, torch.device("cpu"))
-    category = _categories(trained, images)
-    rows = score(drawn, seen, category, columns, recipe.evaluate, "+".join(trained.setting.sources.of))
-    trained.run.write_scores(rows)
+    category = _categories(opened.trained, images)
+    rows = score(drawn, seen, category, columns, recipe.evaluate, "+".join(opened.trained.setting.sources.of))
+    opened.trained.run.write_scores(rows)
     _write_columns(columns, out, say)
     _draw_grids(drawn, seen, out)
     _draw_headline(rows, out)
@@ -107,55 +74,18 @@ def reconstruct(
     return out, rows
 
 
-def _recipe(folder: Path, overrides: Sequence[str]) -> Recipe:
-    """The run's recipe with other settings of pictures. Raises `SettingsError` for settings of the decoder."""
-    for override in overrides:
-        if override.partition(".")[0].strip() not in (*PICTURES, "paths", "execution"):
-            raise SettingsError(
-                f"--set {override}: the run is trained; only {', '.join(PICTURES)}, paths and execution can change"
-            )
-    return parse_recipe(tomllib.loads(dump_recipe(open_run(folder).recipe)), overrides, where=str(folder))
-
-
-def _conditions(
-    trained: Trained, truth: EmbeddingTable, generator: Source, recipe: Recipe, out: Path, progress: Progress
-) -> EmbeddingTable:
+def _conditions(opened: Opened, out: Path, progress: Progress) -> EmbeddingTable:
     """What is drawn from; kept beside the pictures."""
-    predictors = []
-    for number in range(len(trained.folds)):
-        progress("regressing conditions", number, len(trained.folds))
-        predictors.append(fit_predictor(trained, number, truth, generator.conditions, recipe.reconstruct))
-    table = in_samples(condition_table(trained, predictors, truth, generator.conditions, recipe.reconstruct), recipe)
+    predictors, recipe = opened.predictors(progress), opened.recipe
+    conditions = opened.generator.conditions
+    table = condition_table(opened.trained, predictors, opened.truth, conditions, recipe.reconstruct)
+    table = in_samples(table, recipe)
     out.mkdir(parents=True, exist_ok=True)
     if recipe.reconstruct.prior == "flow":
         write_embeddings(table, out / "said")
-        table = _through_prior(trained, predictors, truth, generator, table, recipe, out, progress)
+        table = through_priors(table, fit_priors(opened, predictors, progress), recipe)
     write_embeddings(table, out / "conditions")
     return table
-
-
-def _through_prior(
-    trained: Trained, predictors: Sequence[Predictor], truth: EmbeddingTable, generator: Source,
-    table: EmbeddingTable, recipe: Recipe, out: Path, progress: Progress,
-) -> EmbeddingTable:  # fmt: skip
-    """All but the true conditions replaced by samples of the prior given them; each fold has a prior of its own."""
-    told = {name: table.vectors[name] for name in generator.conditions.axes}
-    joined_ND = np.concatenate(list(told.values()), 1)
-    true_N = (table.rows["source"] == "true").to_numpy()
-    fold_N = table.rows["fold"].to_numpy()
-    images, draw_N = table.rows["image_id"].to_numpy(dtype=str), table.rows["draw"].to_numpy()
-    for number, predictor in enumerate(predictors):
-        pairs = cross_fitted(trained, number, truth, predictor, generator.conditions, recipe.prior.folds)
-        path = out / "checkpoints" / f"prior_fold{number}.safetensors"
-        learner = fit_prior(pairs, recipe.prior, recipe.execution, path, progress)
-        mine = np.flatnonzero(~true_N & (fold_N == number))
-        joined_ND[mine] = sample_prior(
-            learner, joined_ND[mine], list(images[mine]), draw_N[mine], recipe.reconstruct.seed, recipe.prior
-        )
-    ends = np.cumsum([v.shape[1] for v in told.values()])
-    vectors = dict(zip(told, np.split(joined_ND, ends[:-1], axis=1), strict=True))
-    vectors |= {name: np.zeros_like(v) for name, v in table.vectors.items() if name == DOUBT}  # samples are certain
-    return EmbeddingTable(table.rows, vectors, table.encoder)
 
 
 def _groups(table: EmbeddingTable, pictures: NDArray[np.uint8]) -> list[Drawn]:
