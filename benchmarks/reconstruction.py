@@ -25,7 +25,6 @@ METRICS = ("pixcorr", "ssim", "mean_colour", "two_way pixels", "two_way gist", "
 SETTINGS = (
     "target.task=retrieve", "target.table=targets", "target.layers=conv12,conv14", "target.components=128",
     "train.steps=400", "train.checks=10", "generator.steps=600", "reconstruct.k_repeats=[1, 0]",
-    "reconstruct.guidance=1.0",
 )  # fmt: skip
 
 

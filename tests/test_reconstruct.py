@@ -299,7 +299,8 @@ def test_min_snr_and_patience_are_noticed(made: tuple[Path, Run, Run], tmp_path:
 @pytest.mark.parametrize(
     "setting",
     ["features=decoder", "prior=flow", "k_repeats=[1]", "samples=1", 'controls=["none"]', "sampler=euler_flow",
-     "sampling_steps=2", "shift=1.0", "last_time=0.0", "guidance=3.0", "bottleneck=[2]", "seed=1"],
+     "sampling_steps=2", "shift=1.0", "last_time=0.0", "temperature=1.0",
+     "guidance=1.0", "bottleneck=[2]", "seed=1"],
 )  # fmt: skip
 def test_every_setting_of_reconstruct_is_noticed(
     made: tuple[Path, Run, Run], drawn: tuple[Path, list[dict[str, Any]]], tmp_path: Path, setting: str

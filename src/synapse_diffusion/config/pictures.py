@@ -191,10 +191,13 @@ class ReconstructSettings(Settings):
     """Of the sampler."""
     shift: Positive = 3.0
     """Of a flow's times towards noise, where colours and large shapes are decided; 1: none."""
-    last_time: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    last_time: Annotated[float, Field(ge=0, lt=1)] = 0.15
     """From this time on (before the shift) one step leads to the picture: smooth, where a small generator would draw
     grain; 0: every step is as long."""
-    guidance: NotNegative = 1.0
+    temperature: Annotated[float, Field(gt=0, le=1)] = 0.7
+    """Of the noise that our own generator begins at; below 1, pictures are nearer to what is expected of them, and vary
+    less in what the brain does not say."""
+    guidance: NotNegative = 3.0
     """How far away from unconditional pictures (classifier-free guidance); 1: none."""
     darknet: str = ""
     """Tiny Darknet's safetensors file, for columns of two-way identification by its layers."""

@@ -198,7 +198,7 @@ def paint(
     painter: Painter, conditions: Conditions, components: Mapping[str, Tensor], noise_BCHW: Tensor,
     settings: ReconstructSettings,
 ) -> Tensor:  # fmt: skip
-    """Latents (B, C, H, W) of conditions, from noise. Raises `SettingsError` for a sampler of the other kind."""
+    """Latents (B, C, H, W) of conditions, from noise of variance 1. Raises `SettingsError` for a sampler of the other kind."""
     name, is_flow = settings.sampler, painter.settings.prediction == "flow"
     if name == "auto":
         name = "heun_flow" if is_flow else "dpm_solver_pp_2m"
@@ -206,7 +206,7 @@ def paint(
         raise SettingsError(
             f"reconstruct.sampler = {name!r} is not one for a generator of prediction = {painter.settings.prediction!r}"
         )
-    n = len(noise_BCHW)
+    n, noise_BCHW = len(noise_BCHW), settings.temperature * noise_BCHW
     condition = painter.embed(known_of(conditions, components, {}), n)
     null = painter.embed(unknown(conditions, n, noise_BCHW.device), n)
     denoise = guided(painter.predict, condition, null, settings.guidance)
