@@ -198,7 +198,10 @@ def paint(
     painter: Painter, conditions: Conditions, components: Mapping[str, Tensor], noise_BCHW: Tensor,
     settings: ReconstructSettings,
 ) -> Tensor:  # fmt: skip
-    """Latents (B, C, H, W) of conditions, from noise of variance 1. Raises `SettingsError` for a sampler of the other kind."""
+    """Latents (B, C, H, W) of conditions, from noise of variance 1.
+
+    Raises `SettingsError` for a sampler of the other kind.
+    """
     name, is_flow = settings.sampler, painter.settings.prediction == "flow"
     if name == "auto":
         name = "heun_flow" if is_flow else "dpm_solver_pp_2m"
