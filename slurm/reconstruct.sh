@@ -16,5 +16,10 @@ if [ -e "${1:?give a RUN or a RECIPE}/recipe.toml" ]; then
     synapse reconstruct "$@"
 else
     run=$("$python" -m synapse_diffusion where "$@")
-    synapse reconstruct "$run"
+    pictures=() # settings that `reconstruct` takes: they may differ from those that the run was trained with
+    for given in "${@:2}"; do
+        given=${given#--set=}
+        [[ $given =~ ^(reconstruct|generator|prior|pretrained|paths|execution)\. ]] && pictures+=(--set "$given")
+    done
+    synapse reconstruct "$run" ${pictures[@]+"${pictures[@]}"}
 fi

@@ -102,6 +102,8 @@ def test_the_line_that_submits_a_job(tmp_path: Path) -> None:
         ("[all\n", [], "not valid TOML"),
         ('setup = "nosuch.sh"\n', [], r"setup: there is no file .*nosuch\.sh; give one"),
         ("", ["gpus"], "--slurm gpus: give it as option=value"),
+        ("", ["train.array=1-3"], r"--slurm: train\.array: tasks would write one result; only convert"),
+        ("[all]\narray = '1-3'", [], r"cluster\.toml: all\.array: tasks would write one result"),
         ("", ["evalaute.time=1"], r"--slurm: \[evalaute\]: no such stage; nearest is evaluate"),
     ],
 )  # fmt: skip
@@ -121,6 +123,35 @@ def test_without_slurm_it_is_one_line(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(MissingError, match=r"convert: sbatch: not found; .* run RECIPE\); nothing was submitted"):
         submit("all", "demo", [], load_cluster(None, ()), print)
     assert not list(tmp_path.rglob("*.json"))
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    with pytest.raises(MissingError, match=r"^file/runs/slurm: cannot be written: Not a directory; set paths\.runs"):
+        submit("all", "demo", ["paths.runs=file/runs"], load_cluster(None, ()), print)
+
+
+def test_settings_of_pictures_reach_the_run_of_a_recipe(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\n[ "$3" = where ] && echo RUN || echo "$@"\n')
+    python.chmod(0o755)
+    given = [
+        "--set",
+        "train.seed=1",
+        "--set",
+        "reconstruct.samples=4",
+        "--set=generator.width=64",
+        "--set",
+        "train.steps=9",
+    ]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("SLURM_")}
+    said = subprocess.run(
+        [SCRIPTS / "reconstruct.sh", "recipe", *given],
+        env={**environment, "SYNAPSE_PYTHON": str(python)}, cwd=tmp_path, capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    expected = "-m synapse_diffusion reconstruct RUN --set reconstruct.samples=4 --set generator.width=64"
+    assert said.strip() == expected
 
 
 def test_states_in_words() -> None:

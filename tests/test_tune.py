@@ -67,6 +67,7 @@ def test_a_space_is_written_with_dotted_keys_or_in_tables() -> None:
         ({"train.steps": {"lo": 1}}, "tune.space.train.steps.lo = 1: no such key; nearest is tune.space.train"),
         ({"train.noise": {"low": 0.0, "high": 1.0, "log": True}}, "log = true needs low above 0"),
         ({"train.steps": {"low": 1, "high": 9, "step": 20}}, "step = 20 must be above 0 and at most high - low = 8"),
+        ({"train.steps": {"low": 2, "high": 8, "step": 2.0}}, "tune.space: train.steps = 2.0: Input should be a valid"),
         ({"model.name": {"choices": ["compact"]}}, "needs two or more different values"),
         ({"model.widht": {"low": 1, "high": 3}}, "tune.space: model.widht = 1: no such key; nearest is model.width"),
         ({"modle.width": {"low": 1, "high": 3}}, "no such key; nearest is model"),

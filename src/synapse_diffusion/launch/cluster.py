@@ -71,6 +71,10 @@ def _options(where: Path | str, stage: str, table: Any) -> dict[str, Value]:
     for name, value in table.items():
         if name in OURS or not re.fullmatch("[a-z][a-z-]*", name):
             raise SettingsError(f"{where}: {stage}.{name}: give a long option of sbatch, but none of {', '.join(OURS)}")
+        if name == "array" and stage != "convert":
+            raise SettingsError(
+                f"{where}: {stage}.array: tasks would write one result; only convert is dealt over an array"
+            )
         if not isinstance(value, str | int | float):
             raise SettingsError(f"{where}: {stage}.{name} = {value!r}: give text, a number, true or false")
     return {name: "" if value is False else value for name, value in table.items()}

@@ -34,7 +34,10 @@ def submit(stage: str, source: str, overrides: list[str], cluster: Cluster, say:
     for job in jobs:
         if one := mine.get(job.stage):  # two jobs that write one run would disturb each other
             raise RunError(f"{job.stage}: job {one} is in the queue already ({path}); wait for it, or scancel {one}")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MissingError(f"{path.parent}: cannot be written: {error.strerror}; set paths.runs elsewhere") from None
     ids: dict[str, str] = {}
     try:
         for job in jobs:

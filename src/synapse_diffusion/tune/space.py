@@ -54,13 +54,20 @@ def check_space(recipe: Recipe) -> None:
 
 def corners(space: Mapping[str, Values]) -> Iterator[dict[str, Any]]:
     """Every combination of ends and choices; where they are many, some at random."""
-    ends = {key: values.choices or (values.low, values.high) for key, values in space.items()}
+    ends = {key: values.choices or _ends(values) for key, values in space.items()}
     if math.prod(len(end) for end in ends.values()) <= MOST_CORNERS:
         yield from (dict(zip(ends, corner, strict=True)) for corner in itertools.product(*ends.values()))
         return
     rng = random.Random(0)
     for _ in range(MOST_CORNERS):
         yield {key: rng.choice(end) for key, end in ends.items()}
+
+
+def _ends(values: Values) -> tuple[Any, ...]:
+    """Smallest and largest value that a trial may have: of steps not `high`, and 64.0 where a step is a float."""
+    if values.step is None:
+        return values.low, values.high
+    return _value(values, 0), _value(values, n_steps(values))
 
 
 def with_values(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
