@@ -12,7 +12,7 @@
 common=$(dirname "$0")/common.sh # which a job does not lie beside: Slurm runs a copy
 [ -e "$common" ] || common=${SYNAPSE_SLURM:-$SLURM_SUBMIT_DIR/slurm}/common.sh
 # shellcheck source=slurm/common.sh
-source "$common"
+source "$common" || { echo "error: submit from the repository's folder, or set SYNAPSE_SLURM to its slurm/" >&2; exit 2; }
 tasks=${SLURM_ARRAY_TASK_MAX:-1} task=${SLURM_ARRAY_TASK_ID:-1} share=()
 if [ "${SLURM_ARRAY_TASK_MIN:-1}-${SLURM_ARRAY_TASK_COUNT:-1}" != "1-$tasks" ]; then
     echo "error: --array: give 1-N; a task's number is its share" >&2

@@ -25,7 +25,7 @@ import torch
 from conftest import SMALL, quiet, small, small_pairs
 from synapse_diffusion.config import ExecutionSettings, dump_recipe, parse_recipe
 from synapse_diffusion.convert import convert_pairs
-from synapse_diffusion.errors import SettingsError, StoppedError
+from synapse_diffusion.errors import RunError, SettingsError, StoppedError
 from synapse_diffusion.runs import Run
 from synapse_diffusion.store.files import read_table
 from synapse_diffusion.train import Report, judge, train
@@ -164,6 +164,9 @@ def test_a_continued_search_gives_its_trials_what_it_was_begun_with(tmp_path: Pa
         _plan(tmp_path, FOUR_GPUS, recipe)
     with pytest.raises(SettingsError, match="begun with trials of processes 1"):
         _plan(tmp_path, HERE, recipe.model_copy(update={"execution": ExecutionSettings(processes=2)}))
+    (tmp_path / "plan.json").write_text("broken")
+    with pytest.raises(RunError, match=r"plan.json: damaged; remove "):
+        _plan(tmp_path, HERE, recipe)
 
 
 def listening(to: list[tuple[float, float]]) -> Report:

@@ -13,7 +13,7 @@ import torch
 
 from synapse_diffusion.config import Recipe, dump_recipe
 from synapse_diffusion.config.tree import digest_of
-from synapse_diffusion.errors import MissingError, SettingsError
+from synapse_diffusion.errors import MissingError, RunError, SettingsError
 from synapse_diffusion.store.files import write_json
 from synapse_diffusion.training.sources import open_sources
 from synapse_diffusion.tune.machine import Machine, Plan, choose, reach
@@ -71,7 +71,10 @@ def _plan(folder: Path, machine: Machine, recipe: Recipe) -> Plan:
     if not path.exists():
         write_json({"processes": plan.processes, "cpus": plan.cpus, "gpus": plan.gpus}, path)
         return plan
-    begun = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        begun = {name: json.loads(path.read_text(encoding="utf-8"))[name] for name in ("processes", "cpus", "gpus")}
+    except (OSError, ValueError, KeyError, TypeError):
+        raise RunError(f"{path}: damaged; remove {folder} to begin the search again") from None
     if begun["processes"] == plan.processes and begun["cpus"] != plan.cpus:
         execution = recipe.execution.model_copy(update={"threads": begun["cpus"]})
         plan = choose(machine, recipe.tune.trials, execution)
