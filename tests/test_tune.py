@@ -413,7 +413,7 @@ def test_a_trial_in_two_processes_is_the_trial_in_one(tuned: Path) -> None:
     tree = tomllib.loads((tuned / "small.toml").read_text())
     rates = {"train.learning_rate": {"low": 1e-7, "high": 3e-3, "log": True}}
     tree["tune"] = {"space": rates, "search": "random", "trials": 2, "grace": 0.1}
-    tree["train"] = {"steps": 120, "checks": 12, "batch": 48}
+    tree["train"] = {"steps": 480, "checks": 24, "batch": 48}  # long enough to hear that it is to end
     (tuned / "small.toml").write_text(tomli_w.dumps(tree))
     done = command(tuned, "tune", "eeg", "small.toml", "--set", "execution.processes=2")
     assert done.returncode == 0, done.stderr
@@ -421,8 +421,8 @@ def test_a_trial_in_two_processes_is_the_trial_in_one(tuned: Path) -> None:
     rows = table(tuned)
     assert list(rows["status"]) == ["finished", "ended"]
     assert float(rows["train.learning_rate"][0]) == 3e-3  # the recipe as it stands
-    alone = judge(small(tuned, "train.steps=120", "train.checks=12", "train.batch=48"), "x", "test", lambda *_: True)
-    assert float(rows["loss"][0]) == pytest.approx(alone["validation_loss"].min(), abs=1e-4)
+    alone = judge(small(tuned, "train.steps=480", "train.checks=24", "train.batch=48"), "x", "test", lambda *_: True)
+    assert float(rows["loss"][0]) == pytest.approx(alone["validation_loss"].min(), abs=1e-3)
 
 
 @pytest.mark.slow
