@@ -72,14 +72,14 @@ def test_the_line_that_submits_a_job(tmp_path: Path) -> None:
         'setup = "setup.sh"\n[all]\naccount = "lab1"\npartition = "standard"\n'
         '[train]\npartition = "gpu"\nnodes = 2\nexclusive = true\nmail-type = false\n'
     )
-    site = load_cluster(tmp_path / "cluster.toml", ["train.nodes=4", "time=08:00:00", "train.requeue=true"])
+    site = load_cluster(tmp_path / "cluster.toml", ["train.nodes=4", "time=08:00:00", "train.overcommit=true"])
     jobs = {job.stage: job for job in chain(small(tmp_path), "study.toml", ["train.seed=1"])}
     line = sbatch_line(jobs["train"], "study", site, Path("runs/slurm"), {"convert": "12"})
     exports = f"--export=ALL,SYNAPSE_SLURM={SCRIPTS},SYNAPSE_PYTHON={sys.executable},SYNAPSE_SETUP={tmp_path}/setup.sh"
     assert line == [
         "sbatch", "--parsable", "--job-name=study-train", "--output=runs/slurm/%x-%j.out", exports,
         "--dependency=afterok:12", "--kill-on-invalid-dep=yes",
-        "--account=lab1", "--partition=gpu", "--time=08:00:00", "--nodes=4", "--exclusive", "--requeue",
+        "--account=lab1", "--partition=gpu", "--time=08:00:00", "--nodes=4", "--exclusive", "--overcommit",
         str(SCRIPTS / "train_eeg.sh"), "study.toml", "--set", "train.seed=1",
     ]  # fmt: skip
     line = sbatch_line(jobs["convert"], "study", site, Path("runs/slurm"), {})
@@ -104,6 +104,8 @@ def test_the_line_that_submits_a_job(tmp_path: Path) -> None:
         ("", ["gpus"], "--slurm gpus: give it as option=value"),
         ("", ["train.array=1-3"], r"--slurm: train\.array: tasks would write one result; only convert"),
         ("[all]\narray = '1-3'", [], r"cluster\.toml: all\.array: tasks would write one result"),
+        ("", ["mem=8G"], r"--slurm: all\.mem: the scripts ask for memory by mem-per-cpu; give that"),
+        ("", ["train.requeue=false"], r"--slurm: train\.requeue: give a long option of sbatch, but none of"),
         ("", ["evalaute.time=1"], r"--slurm: \[evalaute\]: no such stage; nearest is evaluate"),
     ],
 )  # fmt: skip

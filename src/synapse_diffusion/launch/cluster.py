@@ -15,8 +15,8 @@ from synapse_diffusion.errors import SettingsError
 STAGES: Final = ("convert", "embed", "train", "generator", "reconstruct", "evaluate")
 ALL: Final = "all"
 DEFAULT: Final = Path("cluster.toml")
-OURS: Final = ("dependency", "parsable", "wrap", "export", "job-name")
-"""sbatch's options that the chain sets itself."""
+OURS: Final = ("dependency", "parsable", "wrap", "export", "job-name", "output", "signal", "requeue", "no-requeue")
+"""sbatch's options that chain and scripts set themselves."""
 Value = str | int | float | bool
 
 
@@ -75,6 +75,8 @@ def _options(where: Path | str, stage: str, table: Any) -> dict[str, Value]:
             raise SettingsError(
                 f"{where}: {stage}.array: tasks would write one result; only convert is dealt over an array"
             )
+        if name == "mem":
+            raise SettingsError(f"{where}: {stage}.mem: the scripts ask for memory by mem-per-cpu; give that instead")
         if not isinstance(value, str | int | float):
             raise SettingsError(f"{where}: {stage}.{name} = {value!r}: give text, a number, true or false")
     return {name: "" if value is False else value for name, value in table.items()}
