@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from browser import CHROMIUM, browser
-from conftest import quiet, small
 from PIL import Image
 
+from browser import CHROMIUM, browser
+from conftest import quiet, small
 from synapse_diffusion.errors import RunError, SettingsError
 from synapse_diffusion.evaluate import evaluate
 from synapse_diffusion.report import report
@@ -108,7 +108,7 @@ def test_page_of_pictures(found: Run) -> None:
     page = Page(report([found.folder], None, quiet, quiet))
     assert {"r1-found", "r1-drawn", "r1-repeats"} <= page.ids
     assert "r1-confusion" not in page.ids
-    images = {name for name in found.splits.loc[found.splits["split"] == "test", "image_id"]}
+    images = set(found.splits.loc[found.splits["split"] == "test", "image_id"])
     alts = [image["alt"] or "" for image in page.images]
     for source in ("seen", "brain sub-01, single trials", "brain sub-02, means of 4 repeats", "no brain", "shuffled"):
         assert {alt.split(": ")[0] for alt in alts if source in alt} >= images
@@ -121,7 +121,8 @@ def test_page_of_pictures(found: Run) -> None:
 def test_nothing_comes_from_elsewhere(scored: Run, found: Run, tmp_path: Path) -> None:
     path = report([scored.folder, found.folder, scored.folder], tmp_path / "both.html", quiet, quiet)
     page = Page(path)
-    assert {"r1-run", "r2-run"} <= page.ids and "r3-run" not in page.ids  # a run that is given twice
+    assert {"r1-run", "r2-run"} <= page.ids
+    assert "r3-run" not in page.ids  # a run that is given twice
     assert "2 runs" in page.shown
     inside = {address[1:] for address in page.addresses if address.startswith("#")}
     assert inside <= page.ids
@@ -173,7 +174,7 @@ def test_wrong_input_is_one_sentence(scored: Run, tmp_path: Path) -> None:
         report([tmp_path], None, quiet, quiet)
     unscored = copy(scored, tmp_path / "unscored")
     (unscored / "scores.json").unlink()
-    with pytest.raises(RunError, match="not scored yet; run `synapse-diffusion evaluate .*unscored` first"):
+    with pytest.raises(RunError, match=r"not scored yet; run `synapse-diffusion evaluate .*unscored` first"):
         report([unscored], None, quiet, quiet)
     (unscored / "predictions/validation.tsv").unlink()
     with pytest.raises(RunError, match="training is unfinished"):
@@ -213,6 +214,40 @@ def test_in_a_browser(scored: Run, found: Run, tmp_path: Path, width: int) -> No
         with Image.open(tmp_path / "page.png") as shot:
             assert shot.height > 2000
             assert len(shot.convert("RGB").resize((200, 400)).getcolors(80_000) or ()) > 100
+
+
+@pytest.mark.slow
+def test_a_recording_of_full_size(found: Run, tmp_path: Path) -> None:
+    """24,648 trials and 200 pictures, drawn from three numbers of repeats, by all people and controls: noise, which
+    compresses worst. Under 8 MB, written and opened in a time that nobody minds."""
+    folder, images = copy(found, tmp_path / "run"), [f"image_{k:03d}" for k in range(200)]
+    shutil.rmtree(folder / "reconstruction-00000000")
+    draw(folder / "reconstruction-00000000/pictures", images, (1, 4, 12))
+    draw_seen(tmp_path / "stimuli", images)
+    text = (folder / "recipe.toml").read_text()
+    (folder / "recipe.toml").write_text(re.sub(r'images = ".*"', f'images = "{tmp_path / "stimuli"}"', text))
+    table = pd.read_csv(folder / "splits.tsv", sep="\t", dtype=str, keep_default_na=False)
+    table = table.iloc[np.arange(24_648) % len(table)].assign(trial_id=[f"trial_{k}" for k in range(24_648)])
+    table.to_csv(folder / "splits.tsv", sep="\t", index=False)
+    path = report([folder], None, quiet, quiet)
+    assert path.stat().st_size < 8 * MEGABYTE
+    page = Page(path)
+    assert sum((image["alt"] or "").startswith("image_199: ") for image in page.images) == 1 + 3 * 4 + 2
+    if CHROMIUM is None:
+        pytest.skip("needs Chromium to be opened (Debian: apt-get install chromium)")
+    with browser(tmp_path / "profile") as chromium:
+        chromium.open(path, 1280)
+        took = chromium.value("performance.timing.loadEventEnd - performance.timing.navigationStart")
+        assert chromium.complaints() == []
+    assert took < 2000
+
+
+def draw_seen(folder: Path, images: list[str]) -> None:
+    rng = np.random.default_rng(1)
+    folder.mkdir()
+    for image in images:
+        small_noise = Image.fromarray(rng.integers(0, 255, (40, 60, 3), dtype=np.uint8))
+        small_noise.resize((600, 400)).save(folder / f"{image}.jpg")
 
 
 SMALLEST = """Math.min(...[...document.querySelectorAll("body *")]
