@@ -28,7 +28,7 @@ FIRST: Final = 8  # pictures on the first screen
 FOUND: Final = 24  # rows of the retrieval gallery
 TITLES: Final = {
     "brain": "brain", "shuffled": "shuffled", "none": "no brain", "other_person": "another's weights",
-    "true": "true vector", "autoencoder": "autoencoder alone", "nearest": "nearest training picture",
+    "true": "true vector", "autoencoder": "autoencoder alone", "nearest": "nearest in training",
 }  # fmt: skip
 
 

@@ -11,6 +11,7 @@ for (const slider of document.querySelectorAll(".slider")) {
     for (const version of versions) version.hidden = !only.has(version) && Number(version.dataset.k) !== k;
   };
   slider.hidden = false;
+  slider.parentElement.classList.add("sliding");
   input.addEventListener("input", show);
   show();
 }
