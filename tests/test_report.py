@@ -202,6 +202,7 @@ def test_in_a_browser(scored: Run, found: Run, tmp_path: Path, width: int) -> No
     with browser(tmp_path / "profile") as page:
         for scripts in (False, True):
             page.open(path, width, scripts=scripts)
+            page.value("document.querySelectorAll('.drawn').forEach(d => d.style.contentVisibility = 'visible')")
             assert page.complaints() == []
             assert page.value("document.documentElement.scrollWidth <= innerWidth")
             assert page.value("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
