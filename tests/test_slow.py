@@ -148,6 +148,8 @@ def test_demo(tmp_path: Path) -> None:
     assert averaged["compact"]["p"] < 0.01
     assert averaged["observer"]["value"] >= averaged["compact"]["value"]
     assert "of the category observer's distance from chance" in out
+    assert (tmp_path / out.splitlines()[-1]).name == "report.html"
+    assert (tmp_path / out.splitlines()[-1]).stat().st_size < 8e6
 
 
 def test_real_eeg_faces_and_houses(real: Path, tmp_path: Path) -> None:

@@ -300,10 +300,12 @@ def demo(
         folder, rows = run_recipe(settings, "demo", _command(), _say, progress, simulated=True)
     _print_scores([row for row in rows if row["person"] == "all"], folder)
     if not pictures:
+        _report([folder])
         return
     with _progress() as progress:
-        folder, rows = draw_recipe(drawn, "demo_pictures", _command(), _say, progress)
-    _print_pictures(rows, folder)
+        out, rows = draw_recipe(drawn, "demo_pictures", _command(), _say, progress)
+    _print_pictures(rows, out)
+    _report([out.parent, folder], folder.parent / "report.html")
 
 
 @app.command()
@@ -341,6 +343,17 @@ def info(
     with _progress("nothing was written") as progress:
         found = info(path, settings, plot, _say, progress)
     _print_info(found)
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of scored runs; several stand side by side.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The file; RUN/report.html, of several runs report.html beside the first.")
+    ] = None,
+) -> None:
+    """Write one HTML page: the answer, the pictures, every score and control, data quality, a validity checklist."""
+    _report(runs, out)
 
 
 register(app)
@@ -503,6 +516,15 @@ def _print_pictures(rows: list[dict[str, Any]], folder: Path) -> None:
     Console(width=None if sys.stdout.isatty() else 130).print(table)
     for path in sorted(folder.glob("*.png")):
         _say(str(path))
+
+
+def _report(runs: list[Path], out: Path | None = None) -> None:
+    """Write the page and say where it is."""
+    from synapse_diffusion.report import report
+
+    with _progress("nothing was written") as progress:
+        path = report(runs, out, _say, progress)
+    _say(str(path))
 
 
 def _print_info(found: Info) -> None:

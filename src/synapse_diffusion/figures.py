@@ -124,10 +124,10 @@ def _matrix(
 
 
 def draw_curve(curve: pd.DataFrame, path: Path) -> None:
-    """Training and validation loss and validation score over steps, one line a fold and member."""
+    """Training and validation loss and validation score over steps, one line a fold, model and member."""
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     loss, accuracy = figure.subplots(1, 2)
-    for k, (_, part) in enumerate(curve.groupby(["fold", "member"])):
+    for k, (_, part) in enumerate(curve.groupby(["fold", "model", "member"])):
         labels = ("training", "validation") if k == 0 else (None, None)
         loss.plot(part["step"], part["train_loss"], color="tab:gray", label=labels[0], alpha=0.8)
         loss.plot(part["step"], part["validation_loss"], color="tab:blue", label=labels[1], alpha=0.8)

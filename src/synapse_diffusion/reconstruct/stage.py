@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from synapse_diffusion.config.tree import digest_of
 from synapse_diffusion.encoders.features import Column, Missing
 from synapse_diffusion.figures import draw_bars, draw_pictures
-from synapse_diffusion.reconstruct.drawing import as_bytes, draw
+from synapse_diffusion.reconstruct.drawing import as_bytes, draw, save_picture
 from synapse_diffusion.reconstruct.opening import Opened, open_pictured
 from synapse_diffusion.reconstruct.pretrained import (
     Pretrained,
@@ -60,8 +60,9 @@ def reconstruct(
     drawn = _groups(drafts, pictures)
     images = drawn[0].images
     seen = {name: small[name] for name in images}
-    drawn += _bounds(generator, seen)
-    drawn += _nearest(drafts, opened.truth, parts.train, files, recipe.generator.size)
+    bounds = _bounds(generator, seen) + _nearest(drafts, opened.truth, parts.train, files, recipe.generator.size)
+    _keep(bounds, out / "pictures")
+    drawn += bounds
     progress("scoring pictures", 0, 1)
     columns = columns_of(settings, torch.device("cpu"))
     category = _categories(opened.trained, images)
@@ -108,6 +109,14 @@ def _bounds(generator: Source, seen: Mapping[str, NDArray[np.uint8]]) -> list[Dr
     stack = torch.from_numpy(np.stack([seen[name] for name in images])).float() / 255
     found = [as_bytes(generator.autoencoder.decode(generator.autoencoder.encode(p))) for p in torch.split(stack, 64)]
     return [Drawn("autoencoder", "all", 0, images, np.concatenate(found)[:, None])]
+
+
+def _keep(drawn: Sequence[Drawn], folder: Path) -> None:
+    """As files, where those that the generator draws are."""
+    for one in drawn:
+        place = folder / one.source / one.person.replace("/", "-") / f"k{one.k_repeats}"
+        for image, picture in zip(one.images, one.pictures[:, 0], strict=True):
+            save_picture(picture, place / f"{image}-0.png")
 
 
 def _nearest(

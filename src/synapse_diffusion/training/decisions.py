@@ -38,8 +38,9 @@ def decision_table(
 ) -> pd.DataFrame:  # fmt: skip
     """One row a decision: its (first) trial, the truth, what was decoded, and how sure that is.
 
-    Classes and questions: a probability of each. Images: the most similar image of the gallery and the true one's rank
-    (0: found) and score. A fusion's rows name the EEG trial, and the MEG one as `meg_trial_id`.
+    Classes and questions: a probability of each. Images: the most similar image of the gallery, the true one's rank
+    (0: found) and score, and the five most similar. A fusion's rows name the EEG trial, and the MEG one as
+    `meg_trial_id`.
     """
     task, names = setting.task, list(asked.picks)
     table = setting.sources.of[names[0]].trials.iloc[first_rows(asked, names[0])][list(ABOUT)].reset_index(drop=True)
@@ -63,6 +64,8 @@ def decision_table(
     table["rank"] = ranks(score_NK, true_N)
     table["score"] = score_NK[np.arange(len(true_N)), true_N].round(6)
     table["gallery"] = len(gallery_K)
+    best_N5 = np.argsort(-score_NK, axis=1, kind="stable")[:, :5]
+    table["top5"] = ["/".join(names) for names in image[best_N5].tolist()]  # no stem holds a slash
     return table
 
 

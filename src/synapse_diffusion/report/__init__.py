@@ -1,0 +1,5 @@
+"""One HTML file of runs for people: the answer, the pictures, and what speaks for and against it."""
+
+from synapse_diffusion.report.stage import report
+
+__all__ = ["report"]

@@ -1,0 +1,58 @@
+"""Write the page: read the runs, fill the templates, one file that needs nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from synapse_diffusion.errors import MissingError, SettingsError
+from synapse_diffusion.report import words
+from synapse_diffusion.report.contents import read_contents
+from synapse_diffusion.report.sections import Page, page_of, side_by_side
+from synapse_diffusion.types import Progress, Say
+
+
+def report(folders: Sequence[Path], out: Path | None, say: Say, progress: Progress) -> Path:
+    """The report of scored runs as one HTML file; returns its path.
+
+    `out`: RUN/report.html of one run, report.html beside the first of several by default. Raises `RunError` where a
+    folder is no scored run of a decoder, `SettingsError` for a folder as `out`, `MissingError` where it cannot be
+    written.
+    """
+    folders = list({folder.resolve(): folder for folder in folders}.values())
+    path = out or (folders[0] if len(folders) == 1 else folders[0].resolve().parent) / "report.html"
+    if path.is_dir():
+        raise SettingsError(f"--out {path}: a folder; name a file, e.g. {path / 'report.html'}")
+    contents = [read_contents(folder) for folder in folders]
+    pages: list[Page] = []
+    for number, one in enumerate(contents):
+        progress("reading runs", number, len(contents))
+        pages.append(page_of(one, len(contents), say, progress))
+    progress("reading runs", len(contents), len(contents))
+    _write(_render(pages=pages, together=side_by_side(contents)), path)
+    return path
+
+
+def _render(**values: Any) -> str:
+    loader = PackageLoader("synapse_diffusion.report")
+    # every value is escaped, whatever the template's name; one that is not there is an error
+    engine = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    engine.globals["words"] = words
+    engine.filters["capitalize_first"] = lambda text: text[:1].upper() + text[1:]
+    return engine.get_template("report.html").render(**values)
+
+
+def _write(text: str, path: Path) -> None:
+    """Whole or not there."""
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(text, encoding="utf-8")
+        part.rename(path)
+    except OSError as error:
+        raise MissingError(f"{path}: cannot be written: {error.strerror}; give another --out") from None
