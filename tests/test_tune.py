@@ -243,6 +243,9 @@ def test_the_best_of_those_that_finished_is_a_recipe(tmp_path: Path) -> None:
     assert list(table["status"]) == ["finished", "ended", "finished", "failed"]
     assert (tmp_path / "search.png").stat().st_size > 10_000
     assert "1 failed" in found.said()[0]
+    with pytest.raises(RunError, match="no trial could be trained"):
+        Found(tmp_path, rows[3:]).write(recipe)
+    assert list(read_table(tmp_path / "trials.tsv")["status"]) == ["failed"]
 
 
 def command(cwd: Path, *arguments: str, before: str = "") -> subprocess.CompletedProcess[str]:

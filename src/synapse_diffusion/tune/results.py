@@ -58,9 +58,9 @@ class Found:
         return min(finished, key=lambda row: cast("float", row.loss))
 
     def write(self, recipe: Recipe) -> None:
-        """`trials.tsv`, `search.png`, `best.toml`."""
-        best = self.best
+        """`trials.tsv`, `search.png`, `best.toml`; of no trial that finished the first alone. Raises as `best`."""
         write_table(self._table(), self.folder / "trials.tsv")
+        best = self.best
         draw_search(_axes(self.rows, recipe), [_line(row) for row in self.rows], self.folder / "search.png")
         part = self.folder / "best.toml.part"
         part.write_text(dump_recipe(with_values(recipe, best.values)), encoding="utf-8")
