@@ -16,7 +16,7 @@ from synapse_diffusion.config import Recipe, parse_recipe
 from synapse_diffusion.convert import convert
 from synapse_diffusion.errors import DataError, MissingError, StoreError
 from synapse_diffusion.store.epochs import Epochs
-from synapse_diffusion.store.files import open_store
+from synapse_diffusion.store.files import open_store, whole
 
 
 @pytest.fixture
@@ -176,3 +176,15 @@ def test_the_pulse_is_where_it_was_written(tmp_path: Path) -> None:
     mean = x_BCT[:, 19].mean(0)
     assert mean.argmax() == 20 + 5  # the pulse's peak: 50 ms after onset, at 100 Hz
     assert mean.max() == pytest.approx(100e-6 * 19 / 20, rel=0.1)
+
+
+def test_a_file_is_whole_or_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "a.txt"
+    with whole(path) as part:
+        part.write_text("one")
+        assert not path.exists()
+    with pytest.raises(KeyboardInterrupt), whole(path) as part:
+        part.write_text("half")
+        raise KeyboardInterrupt
+    assert path.read_text() == "one"
+    assert list(path.parent.iterdir()) == [path]

@@ -14,6 +14,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.signal import find_peaks
 
+from synapse_diffusion.store.files import whole
+
 SHOWN_UNITS: Final = {"V": ("µV", 1e6), "T": ("fT", 1e15), "T/m": ("fT/cm", 1e13)}
 MIN_TOPOGRAPHY: Final = 8  # sensors; fewer leave the map to the interpolation
 PEAKS: Final = 3
@@ -418,10 +420,8 @@ def _finish(figure: Figure, axis: mpl.axes.Axes, title: str, path: Path, *, lege
 
 
 def _save(figure: Figure, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    figure.savefig(part, format="png", dpi=130)
-    part.rename(path)
+    with whole(path) as part:
+        figure.savefig(part, format="png", dpi=130)
 
 
 def draw_pictures(columns: Mapping[str, NDArray[np.uint8]], path: Path) -> None:

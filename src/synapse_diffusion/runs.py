@@ -25,7 +25,7 @@ from synapse_diffusion.config.tree import PICTURES, digest_of
 from synapse_diffusion.errors import MissingError, RunError
 from synapse_diffusion.metrics import Score
 from synapse_diffusion.signal.scaling import Scaler
-from synapse_diffusion.store.files import read_table, write_json, write_table
+from synapse_diffusion.store.files import read_table, whole, write_json, write_table
 
 PROVENANCE: Final = ("stores", "people", "channels", "shape")
 """What every run's provenance.json says by store or modality."""
@@ -229,9 +229,8 @@ def begin_run(run: Run, recipe: Recipe, command: str, about: Mapping[str, Any]) 
     }
     try:
         (run.folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-        part = run.folder / "recipe.toml.part"
-        part.write_text(dump_recipe(recipe), encoding="utf-8")
-        part.rename(run.folder / "recipe.toml")
+        with whole(run.folder / "recipe.toml") as part:
+            part.write_text(dump_recipe(recipe), encoding="utf-8")
         write_json(provenance, run.folder / "provenance.json")
     except OSError as error:
         raise MissingError(f"{run.folder}: cannot be written: {error.strerror}; set paths.runs elsewhere") from None
@@ -239,15 +238,13 @@ def begin_run(run: Run, recipe: Recipe, command: str, about: Mapping[str, Any]) 
 
 def save_atomically(arrays: Mapping[str, Any], path: Path, metadata: Mapping[str, str] | None = None) -> None:
     """Arrays or tensors as safetensors, complete or not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
     try:
-        if any(isinstance(value, torch.Tensor) for value in arrays.values()):
-            save_torch_file({k: v.detach().cpu().contiguous() for k, v in arrays.items()}, part, metadata)
-        else:
-            save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, part, metadata)
-        part.chmod(0o644)  # safetensors makes files that only their owner can read
-        part.rename(path)
+        with whole(path) as part:
+            if any(isinstance(value, torch.Tensor) for value in arrays.values()):
+                save_torch_file({k: v.detach().cpu().contiguous() for k, v in arrays.items()}, part, metadata)
+            else:
+                save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, part, metadata)
+            part.chmod(0o644)  # safetensors makes files that only their owner can read
     except (OSError, SafetensorError) as error:  # the latter for a full disk, too
         raise MissingError(f"{path}: cannot be written: {error}; free some space") from None
 

@@ -13,6 +13,7 @@ from typing import Final
 
 from synapse_diffusion.download.choice import RemoteFile
 from synapse_diffusion.errors import DataError, MissingError
+from synapse_diffusion.store.files import whole
 
 STAGING: Final = ".synapse-download"
 ANNEX_KEY: Final = re.compile(r"(SHA256|SHA512|SHA1|MD5)E?-s(\d+)--([0-9a-f]+)")
@@ -96,10 +97,8 @@ class Folder:
 
     def keep_record(self) -> None:
         """Write down what was checked."""
-        self._record_path.parent.mkdir(parents=True, exist_ok=True)
-        part = self._record_path.with_suffix(".part")
-        part.write_text(json.dumps(self._record, indent=0, sort_keys=True), encoding="utf-8")
-        part.replace(self._record_path)
+        with whole(self._record_path) as part:
+            part.write_text(json.dumps(self._record, indent=0, sort_keys=True), encoding="utf-8")
 
     def check_identity(self, accession: str, version: str) -> None:
         """Raises `DataError` where the folder holds another data set or version."""

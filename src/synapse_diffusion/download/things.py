@@ -13,6 +13,7 @@ from typing import Final
 from synapse_diffusion.download.checks import make_folder
 from synapse_diffusion.download.sources import get_bytes
 from synapse_diffusion.errors import DataError, MissingError
+from synapse_diffusion.store.files import whole
 from synapse_diffusion.types import Say
 
 CONCEPTS: Final = "things_concepts.tsv"
@@ -78,9 +79,8 @@ def download_things(out: Path, say: Say, copy: Path | None = None, site: str = G
 
     make_folder(out)
     for name in (CONCEPTS, CATEGORIES, IMAGES):
-        part = out / f"{name}.part"
-        part.write_bytes(tables[name])
-        part.replace(out / name)
+        with whole(out / name) as part:
+            part.write_bytes(tables[name])
     say(f"{CONCEPTS}, {CATEGORIES} and {IMAGES}: {N_CONCEPTS} concepts, {N_CATEGORIES} categories, {N_IMAGES} images")
     say(f"next: add --set paths.things={out} to a recipe that decodes THINGS' categories")
 

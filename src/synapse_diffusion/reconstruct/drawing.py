@@ -14,6 +14,7 @@ from PIL import Image
 from synapse_diffusion.config import ReconstructSettings
 from synapse_diffusion.reconstruct.pretrained import Pretrained, Source
 from synapse_diffusion.store.embeddings import EmbeddingTable
+from synapse_diffusion.store.files import whole
 from synapse_diffusion.store.pictures import small_pictures
 from synapse_diffusion.training.painter import noise_of, paint
 from synapse_diffusion.types import Progress
@@ -71,10 +72,8 @@ def _path(folder: Path, row: Mapping[Hashable, Any]) -> Path:
 
 def save_picture(picture_3HW: Pictures, path: Path) -> None:
     """As PNG, whole or not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    Image.fromarray(np.ascontiguousarray(picture_3HW.transpose(1, 2, 0))).save(part, format="png")
-    part.rename(path)
+    with whole(path) as part:
+        Image.fromarray(np.ascontiguousarray(picture_3HW.transpose(1, 2, 0))).save(part, format="png")
 
 
 def read_picture(path: Path, side: int) -> Pictures:

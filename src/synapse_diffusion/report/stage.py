@@ -12,6 +12,7 @@ from synapse_diffusion.errors import MissingError, SettingsError
 from synapse_diffusion.report import words
 from synapse_diffusion.report.contents import read_contents
 from synapse_diffusion.report.sections import Page, page_of, side_by_side
+from synapse_diffusion.store.files import whole
 from synapse_diffusion.types import Progress, Say
 
 
@@ -49,10 +50,8 @@ def _render(**values: Any) -> str:
 
 def _write(text: str, path: Path) -> None:
     """Whole or not there."""
-    part = path.with_name(path.name + ".part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text, encoding="utf-8")
-        part.rename(path)
+        with whole(path) as part:
+            part.write_text(text, encoding="utf-8")
     except OSError as error:
         raise MissingError(f"{path}: cannot be written: {error.strerror}; give another --out") from None

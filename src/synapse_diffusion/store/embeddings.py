@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from synapse_diffusion.errors import MissingError, StoreError
-from synapse_diffusion.store.files import file_digest, read_table, write_json, write_table
+from synapse_diffusion.store.files import file_digest, read_table, whole, write_json, write_table
 from synapse_diffusion.types import NOT_AVAILABLE
 
 FORMAT: Final = "synapse-diffusion embedding table"
@@ -208,10 +208,10 @@ class VectorCache:
 
 
 def _save(arrays: Mapping[str, NDArray[np.float32]], path: Path, metadata: dict[str, str] | None = None) -> None:
-    part = path.with_name(path.name + ".part")
-    save_file({name: np.ascontiguousarray(array, dtype=np.float32) for name, array in arrays.items()}, part, metadata)
-    part.chmod(0o644)  # safetensors makes files that only their owner can read
-    part.rename(path)
+    own = {name: np.ascontiguousarray(array, dtype=np.float32) for name, array in arrays.items()}
+    with whole(path) as part:
+        save_file(own, part, metadata)
+        part.chmod(0o644)  # safetensors makes files that only their owner can read
 
 
 def _fault(rows: pd.DataFrame, vectors: Mapping[str, NDArray[np.float32]]) -> str:

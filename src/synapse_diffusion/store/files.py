@@ -248,16 +248,28 @@ def read_table(path: Path) -> pd.DataFrame:
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
     """A TSV with "n/a" for missing values, complete or not there."""
-    part = path.with_name(path.name + ".part")
-    table.to_csv(part, sep="\t", index=False, na_rep="n/a", lineterminator="\n")
-    part.rename(path)
+    with whole(path) as part:
+        table.to_csv(part, sep="\t", index=False, na_rep="n/a", lineterminator="\n")
 
 
 def write_json(values: Mapping[str, Any], path: Path) -> None:
     """Readable JSON, complete or not there."""
+    with whole(path) as part:
+        part.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A file beside `path` to write to, in a folder that is made: it takes that name at the end, complete or not
+    there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    part.rename(path)
+    try:
+        yield part
+        part.rename(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def file_digest(path: Path) -> str:

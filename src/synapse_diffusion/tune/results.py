@@ -14,7 +14,7 @@ import pandas as pd
 from synapse_diffusion.config import Recipe, dump_recipe
 from synapse_diffusion.errors import RunError
 from synapse_diffusion.figures import Axis, draw_search
-from synapse_diffusion.store.files import write_table
+from synapse_diffusion.store.files import whole, write_table
 from synapse_diffusion.tune.space import with_values
 
 Status = Literal["finished", "ended", "failed", "unfinished"]
@@ -62,9 +62,8 @@ class Found:
         write_table(self._table(), self.folder / "trials.tsv")
         best = self.best
         draw_search(_axes(self.rows, recipe), [_line(row) for row in self.rows], self.folder / "search.png")
-        part = self.folder / "best.toml.part"
-        part.write_text(dump_recipe(with_values(recipe, best.values)), encoding="utf-8")
-        part.rename(self.folder / "best.toml")
+        with whole(self.folder / "best.toml") as part:
+            part.write_text(dump_recipe(with_values(recipe, best.values)), encoding="utf-8")
 
     def said(self) -> list[str]:
         """The best trial, what became of the others, and the files."""
