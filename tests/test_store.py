@@ -183,8 +183,13 @@ def test_a_file_is_whole_or_as_it_was(tmp_path: Path) -> None:
     with whole(path) as part:
         part.write_text("one")
         assert not path.exists()
-    with pytest.raises(KeyboardInterrupt), whole(path) as part:
-        part.write_text("half")
-        raise KeyboardInterrupt
+
+    def stopped() -> None:
+        with whole(path) as part:
+            part.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
     assert path.read_text() == "one"
     assert list(path.parent.iterdir()) == [path]

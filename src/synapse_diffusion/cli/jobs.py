@@ -1,4 +1,4 @@
-"""The command line of jobs; `cli` registers it."""
+"""Commands of jobs on a Slurm cluster."""
 
 from __future__ import annotations
 
@@ -7,11 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-RecipeArgument = Annotated[str, typer.Argument(help="TOML file, or the name of a shipped recipe (demo, ...).")]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="A.B=VALUE", help="Override one setting; may be repeated."),
-]
+from synapse_diffusion.cli.words import RecipeArgument, SetOption
 
 
 def submit(
@@ -50,9 +46,3 @@ def where(recipe: RecipeArgument, set_: SetOption = None) -> None:
     from synapse_diffusion.train import find_run
 
     typer.echo(find_run(load_recipe(recipe, set_ or ()), Path(recipe).stem).folder)
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    for command in (submit, status, where):
-        app.command()(command)
