@@ -34,7 +34,7 @@ from synapse_diffusion.training.parts import make_folds
 from synapse_diffusion.training.sources import open_sources
 from synapse_diffusion.training.tasks import make_task
 from synapse_diffusion.tune.machine import Machine, Node, choose
-from synapse_diffusion.tune.results import Found, Row
+from synapse_diffusion.tune.results import Found, Row, Status
 from synapse_diffusion.tune.space import check_space, corners, decode, is_whole, n_steps, own_point, with_values
 from synapse_diffusion.tune.stage import _plan
 
@@ -225,9 +225,9 @@ def test_test_trials_are_not_read(study: Path, tmp_path: Path) -> None:
 
 
 def test_the_best_of_those_that_finished_is_a_recipe(tmp_path: Path) -> None:
-    def row(number: int, status: str, loss: float | None, rate: float) -> Row:
+    def row(number: int, status: Status, loss: float | None, rate: float) -> Row:
         values = {"train.learning_rate": rate, "model.components": 4}
-        return Row(number, status, loss, 0.5, 1.0, 1.0, "n", "", values)  # type: ignore[arg-type]
+        return Row(number, status, loss, 0.5, 1.0, 1.0, "n", "", values)
 
     space = {key: SPACE[key] for key in ("train.learning_rate", "model.components")}
     recipe = parse_recipe({"train": {"steps": 70}, "tune": {"space": space}})

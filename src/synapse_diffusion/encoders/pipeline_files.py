@@ -135,7 +135,8 @@ def _width(pipeline: str, folder: Path, adapter: Path | None) -> int:
 
 def _adapter_width(adapter: Path) -> int:
     with faults("pretrained.adapter", str(adapter.parent), "an IP-Adapter"), safe_open(adapter, "pt") as file:
-        if "image_proj.proj.weight" not in file.keys():  # noqa: SIM118  # not a mapping
+        names = file.keys()
+        if "image_proj.proj.weight" not in names:
             raise DataError(
                 f"{adapter}: not an IP-Adapter of one vector an image (no image_proj.proj.weight; the 'plus' ones take "
                 "patches); take ip-adapter_sdxl or ip-adapter_sdxl_vit-h"

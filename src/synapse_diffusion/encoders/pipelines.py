@@ -144,7 +144,7 @@ def load_pipeline(found: Found, settings: PretrainedSettings, device: torch.devi
         )
         _check_weights(pipe, found.folder, settings.variant)
         if settings.pipeline != "kandinsky":
-            pipe = (_with_unknown if settings.pipeline == "unclip" else _row_by_row)(pipe)
+            (_with_unknown if settings.pipeline == "unclip" else _row_by_row)(pipe)
         if found.adapter is not None:
             pipe.load_ip_adapter(
                 str(found.adapter.parent), subfolder="", weight_name=found.adapter.name, image_encoder_folder=None,
@@ -165,7 +165,7 @@ def _check_weights(pipe: Any, folder: Path, variant: str) -> None:
         there: set[str] = set()
         for path in part_files(folder / name, variant):
             with safe_open(path, "pt") as file:
-                there |= {_plain(key) for key in file.keys()}  # noqa: SIM118  # not a mapping
+                there |= set(map(_plain, file.keys()))
         if lacking := sorted({_plain(key) for key in part.state_dict()} - there):
             raise DataError(
                 f"{folder / name}: its weights lack {lacking[0]} ({len(lacking)} in all): they are of another "
@@ -178,28 +178,24 @@ def _plain(key: str) -> str:
     return re.sub(r"^(text|vision)_model\.", "", key)
 
 
-def _with_unknown(pipe: Any) -> Any:
-    """The unCLIP pipeline, with a vector of zeros as its own "no vector": zeros for the noise level's embedding too."""
+def _with_unknown(pipe: Any) -> None:
+    """Let the unCLIP pipeline take zeros for its own "no vector": the noise level's embedding is then zero, too."""
+    own = pipe.noise_image_embeddings
 
-    class WithUnknown(type(pipe)):  # type: ignore[misc]
-        def noise_image_embeddings(self, image_embeds: torch.Tensor, *args: Any, **more: Any) -> torch.Tensor:
-            noisy: torch.Tensor = super().noise_image_embeddings(image_embeds, *args, **more)
-            return noisy * image_embeds.any(1, keepdim=True)
+    def noisy(image_embeds: torch.Tensor, *args: Any, **more: Any) -> torch.Tensor:
+        found: torch.Tensor = own(image_embeds, *args, **more)
+        return found * image_embeds.any(1, keepdim=True)
 
-    return WithUnknown(**pipe.components)
+    pipe.noise_image_embeddings = noisy
 
 
-def _row_by_row(pipe: Any) -> Any:
-    """The SDXL pipeline, with each picture of a batch drawn from its own vector alone.
+def _row_by_row(pipe: Any) -> None:
+    """Let the SDXL pipeline draw each picture of a batch from its own vector alone, without a watermark in its pixels.
 
-    diffusers (0.42, its issue 9813) repeats a batch's vectors for each of its pictures: every one attends to all.
+    diffusers 0.42 repeats a batch's vectors for each of its pictures: every one attends to all.
     """
-
-    class RowByRow(type(pipe)):  # type: ignore[misc]
-        def prepare_ip_adapter_image_embeds(self, image: None, vectors: list[torch.Tensor], *_: Any) -> Any:
-            return vectors
-
-    return RowByRow(**pipe.components, add_watermarker=False)  # a watermark would change the pixels that are scored
+    pipe.prepare_ip_adapter_image_embeds = lambda image, vectors, *_: vectors
+    pipe.watermark = None
 
 
 def _placed(pipe: Any, settings: PretrainedSettings, device: torch.device) -> Any:
