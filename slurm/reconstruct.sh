@@ -12,14 +12,13 @@ common=$(dirname "$0")/common.sh # which a job does not lie beside: Slurm runs a
 [ -e "$common" ] || common=${SYNAPSE_SLURM:-$SLURM_SUBMIT_DIR/slurm}/common.sh
 # shellcheck source=slurm/common.sh
 source "$common" || { echo "error: submit from the repository's folder, or set SYNAPSE_SLURM to its slurm/" >&2; exit 2; }
-if [ -e "${1:?give a RUN or a RECIPE}/recipe.toml" ]; then
-    synapse reconstruct "$@"
-else
+if [ ! -e "${1:?give a RUN or a RECIPE}/recipe.toml" ]; then
     run=$("$python" -m synapse_diffusion where "$@")
     pictures=() # settings that `reconstruct` takes: they may differ from those that the run was trained with
     for given in "${@:2}"; do
         given=${given#--set=}
         [[ $given =~ ^(reconstruct|generator|prior|pretrained|paths|execution)\. ]] && pictures+=(--set "$given")
     done
-    synapse reconstruct "$run" ${pictures[@]+"${pictures[@]}"}
+    set -- "$run" ${pictures[@]+"${pictures[@]}"}
 fi
+synapse reconstruct "$@"

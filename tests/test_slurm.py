@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -46,8 +47,11 @@ def stages(recipe: Recipe) -> dict[str, tuple[str, tuple[str, ...]]]:
 def test_what_a_recipe_needs_in_which_order(tmp_path: Path) -> None:
     convert = {"convert": ("convert.sh", ())}
     assert stages(small_meg(tmp_path)) == {
-        **convert, "train": ("train_meg.sh", ("convert",)), "evaluate": ("evaluate.sh", ("train",)),
-    }  # fmt: skip
+        **convert,
+        "train": ("train_meg.sh", ("convert",)),
+        "evaluate": ("evaluate.sh", ("train",)),
+        "report": ("report.sh", ("evaluate",)),
+    }
     assert stages(small_pairs(tmp_path))["train"] == ("train_fusion.sh", ("convert",))
     assert stages(small(tmp_path, *PICTURES)) == {
         **convert,
@@ -56,6 +60,7 @@ def test_what_a_recipe_needs_in_which_order(tmp_path: Path) -> None:
         "generator": ("train_generator.sh", ("embed",)),
         "reconstruct": ("reconstruct.sh", ("train", "generator")),
         "evaluate": ("evaluate.sh", ("reconstruct",)),
+        "report": ("report.sh", ("evaluate",)),
     }
     assert "embed" not in stages(small(tmp_path, *PICTURES, "target.table=somewhere"))
     assert stages(small_pairs(tmp_path, *PICTURES))["reconstruct"][1] == ("train", "generator")
@@ -349,7 +354,7 @@ def test_one_command_from_recordings_to_pictures_and_scores(slurm: Mapping[str, 
     sets = [part for override in PICTURES for part in ("--set", override)]
     printed = said(slurm, cwd, *COMMAND, "submit", "all", "small.toml", *sets, "--dry-run")
     assert [line.partition("=")[0] for line in printed.splitlines()[1:]] == [
-        "convert", "embed", "train", "generator", "reconstruct", "evaluate"
+        "convert", "embed", "train", "generator", "reconstruct", "evaluate", "report"
     ]  # fmt: skip
     assert "--dependency=afterok:$train:$generator" in printed
     assert not (cwd / "runs").exists()
@@ -371,6 +376,21 @@ def test_one_command_from_recordings_to_pictures_and_scores(slurm: Mapping[str, 
     scores = pd.read_json(cwd / run / "scores.json")["rows"]
     assert {"retrieve", "reconstruct"} <= {row["task"] for row in scores}
     assert list((cwd / run).glob("reconstruction-*/grid_01.png"))
+    assert "</html>" in (cwd / run / "report.html").read_text()
+
+
+@pytest.mark.slow
+def test_a_search_over_the_nodes_of_a_job(slurm: Mapping[str, str], site: Path) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'synapse-diffusion[tune]'")
+    tree = tomllib.loads((site / "small.toml").read_text())
+    tree["tune"] = {"space": {"train.learning_rate": {"low": 1e-4, "high": 3e-3, "log": True}}, "search": "random"}
+    (site / "search.toml").write_text(tomli_w.dumps({**tree, "train": {"steps": 4, "checks": 2}}))
+    job = sbatch(slurm, site, "--nodes=2", "slurm/tune.sh", "eeg", "search.toml", "--trials", "2")
+    ended(slurm, site, job)
+    log = (site / f"job-{job}.out").read_text()
+    assert "(2 nodes, 2 CPUs, no GPU)" in log
+    assert "best: trial" in log
+    assert next(site.glob("runs/tune-search-*/best.toml")).exists()
 
 
 @pytest.mark.slow
@@ -387,7 +407,7 @@ def test_what_slurm_refuses_is_one_line(slurm: Mapping[str, str], site: Path) ->
     states = re.sub(r"job \d+", "job", said(slurm, site, *COMMAND, "status", *nowhere)).splitlines()
     assert states[0] == "convert (job): 2 FAILED"
     assert states[1].startswith("  why: failed/slurm/small-convert-")
-    assert states[2:] == ["train (job): CANCELLED", "evaluate (job): CANCELLED"]
+    assert states[2:] == [f"{stage} (job): CANCELLED" for stage in ("train", "evaluate", "report")]
     logs = "".join(path.read_text() for path in (site / "failed/slurm").glob("small-convert-*.out"))
     assert "error: nosuch: no such folder; set paths.bids" in logs
     said(slurm, site, *COMMAND, "submit", "train", "small.toml", "--slurm", "partition=away")

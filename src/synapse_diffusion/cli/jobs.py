@@ -12,7 +12,7 @@ from synapse_diffusion.cli.words import RecipeArgument, SetOption
 
 def submit(
     stage: Annotated[
-        Literal["all", "convert", "embed", "train", "generator", "reconstruct", "evaluate"],
+        Literal["all", "convert", "embed", "train", "generator", "reconstruct", "evaluate", "report"],
         typer.Argument(help="One stage, or all of them as a chain."),
     ],
     recipe: RecipeArgument,

@@ -25,7 +25,8 @@ class Job:
 
 
 def chain(recipe: Recipe, source: str, overrides: Sequence[str]) -> list[Job]:
-    """All jobs that lead from recordings to scores: convert -> embed -> train, generator -> reconstruct -> evaluate.
+    """All jobs that lead from recordings to a report: convert -> embed -> train, generator -> reconstruct -> evaluate
+    -> report.
 
     Vectors of images, the generator and pictures only where images are retrieved; no generator where pretrained
     pipelines draw. The prior is fitted in `reconstruct`.
@@ -43,6 +44,7 @@ def chain(recipe: Recipe, source: str, overrides: Sequence[str]) -> list[Job]:
         jobs += [Job("generator", "train_generator.sh", arguments, ready)] * own
         jobs.append(Job("reconstruct", "reconstruct.sh", arguments, ("train", *["generator"] * own)))
     jobs.append(Job("evaluate", "evaluate.sh", arguments, (jobs[-1].stage,)))
+    jobs.append(Job("report", "report.sh", arguments, ("evaluate",)))
     return jobs
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from synapse_diffusion.errors import SettingsError
 
-STAGES: Final = ("convert", "embed", "train", "generator", "reconstruct", "evaluate")
+STAGES: Final = ("convert", "embed", "train", "generator", "reconstruct", "evaluate", "report")
 ALL: Final = "all"
 DEFAULT: Final = Path("cluster.toml")
 OURS: Final = ("dependency", "parsable", "wrap", "export", "job-name", "output", "signal", "requeue", "no-requeue")

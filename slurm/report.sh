@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# The HTML page of a scored run: sbatch [options] slurm/report.sh RUN, or slurm/report.sh RECIPE [--set A.B=VALUE ...] for
+# the run of a recipe. Without Slurm: ./slurm/report.sh ...
+#SBATCH --job-name=report
+#SBATCH --mem-per-cpu=2G
+#SBATCH --output=%x-%j.out
+#SBATCH --open-mode=append
+#SBATCH --requeue
+#SBATCH --signal=B:USR1@120
+#SBATCH --time=00:30:00
+common=$(dirname "$0")/common.sh # which a job does not lie beside: Slurm runs a copy
+[ -e "$common" ] || common=${SYNAPSE_SLURM:-$SLURM_SUBMIT_DIR/slurm}/common.sh
+# shellcheck source=slurm/common.sh
+source "$common" || { echo "error: submit from the repository's folder, or set SYNAPSE_SLURM to its slurm/" >&2; exit 2; }
+if [ ! -e "${1:?give a RUN or a RECIPE}/recipe.toml" ]; then
+    run=$("$python" -m synapse_diffusion where "$@")
+    set -- "$run"
+fi
+synapse report "$@"
