@@ -242,8 +242,8 @@ class ModelSettings(Settings):
 class TrainSettings(Settings):
     """The training loop."""
 
-    steps: Count = 800
-    """Steps of the optimizer at most."""
+    steps: Annotated[int, Field(ge=0)] = 0
+    """Steps of the optimizer at most; 0: as many as 20 passes over the training trials take, at least 800."""
     checks: Count = 20
     """How often in these steps validation is looked at and a checkpoint written."""
     patience: Count = 10
