@@ -385,10 +385,11 @@ def test_the_linear_path_begins_as_shrinkage_lda() -> None:
 def test_the_linear_baseline_is_scikit_learns(n_classes: int) -> None:
     x_NCT, y_N = (tensor.numpy() for tensor in gaussian(400, 2))
     label_N, nobody_N = y_N + (np.arange(400) % 3 > 1) * (n_classes - 2), np.zeros(400, np.int64)
+    features_NF = binned(x_NCT, 2).astype(np.float64)
     decoder = fit_linear(x_NCT, label_N, nobody_N, n_classes, 1, 2, pooled=True)
     assert decoder is not None
     lda = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto", priors=np.full(n_classes, 1 / n_classes))
-    expected = lda.fit(binned(x_NCT, 2), label_N).predict_log_proba(binned(x_NCT, 2))
+    expected = lda.fit(features_NF, label_N).predict_log_proba(features_NF)
     assert np.allclose(decoder.log_probability(x_NCT, nobody_N), expected, atol=1e-4)
 
 
