@@ -314,5 +314,7 @@ class EvaluateSettings(Settings):
     made a table with `embed.encoder=gist`): what a decoder of nothing but low-level vision could reach."""
     dynamics: bool = False
     """Also what is decoded when: time-resolved scores, temporal generalisation, similarity structure, reliability."""
+    maps: bool = True
+    """Also which sensors and latencies the decoder lives on: what it loses where patches of sensors are blanked."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Of permutations and draws."""
