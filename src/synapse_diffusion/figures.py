@@ -251,45 +251,41 @@ def _topographies(
     bar.set_label(label, fontsize=8)
 
 
-def draw_occlusion(
-    windows_s: Sequence[tuple[float, float]], rise_W: NDArray[np.float64], rise_CW: NDArray[np.float64],
-    position_C3: NDArray[np.float64], title: str, path: Path,
+def draw_contributions(
+    times_s: NDArray[np.float64], total_CT: NDArray[np.float64], windows_s: Sequence[tuple[float, float]],
+    share_CW: NDArray[np.float64], position_C3: NDArray[np.float64], title: str, path: Path,
 ) -> None:  # fmt: skip
-    """What blanking all sensors in each window of time costs, and below that what blanking a patch of them costs: a map
-    a window; a matrix where fewer than 8 positions are known."""
-    known = np.isfinite(position_C3).all(1)
-    enough = int(known.sum()) >= MIN_TOPOGRAPHY
+    """What each latency contributes to the fall of the loss, all sensors together, and a map of the sensors for each
+    window; a matrix where fewer than 8 positions are known."""
     n = len(windows_s)
     figure = Figure(figsize=(max(7.5, 1.25 * n + 1.0), 5.2), layout="constrained")
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(f"{title}\ncontributions to the fall of the loss by {total_CT.sum():.3f} nats", fontsize=11)
     grid = figure.add_gridspec(2, 1, height_ratios=[1.2, 1.0])
     above, below = figure.add_subfigure(grid[0]), figure.add_subfigure(grid[1])
     axis = above.subplots()
-    edges = [1000 * windows_s[0][0], *(1000 * stop for _, stop in windows_s)]
-    axis.stairs(rise_W, edges, fill=True, color=COLOURS[0])
+    ms = 1000 * times_s
+    axis.fill_between(ms, total_CT.sum(0), color=COLOURS[0])
     axis.axhline(0.0, color="0.35", linewidth=1)
-    axis.set(
-        xlim=(edges[0], edges[-1]), xlabel="ms after onset", ylabel="rise of the loss (nats),\nall sensors blanked"
-    )
+    if ms[0] < 0 < ms[-1]:
+        axis.axvline(0, color="0.4", linewidth=0.8)
+    axis.set(xlim=(ms[0], ms[-1]), xlabel="ms after onset", ylabel="nats a sample")
     axis.tick_params(labelsize=9)
     axis.spines[["top", "right"]].set_visible(False)
-    largest = max(float(np.abs(rise_CW).max()), 1e-12)
-    label = "nats, a patch blanked"
-    if enough:
+    largest = max(float(np.abs(share_CW).max()), 1e-12)
+    limits, label = (-largest, largest), "nats, by sensor"
+    known = np.isfinite(position_C3).all(1)
+    if int(known.sum()) >= MIN_TOPOGRAPHY:
         titles = [f"{1000 * start:.0f}-{1000 * stop:.0f} ms" for start, stop in windows_s]
         axes = below.subplots(1, n, squeeze=False)[0]
-        place_C3, first = np.unique(np.round(position_C3[known], 4), axis=0, return_index=True)
-        values_CW = rise_CW[known][first]
-        _topographies(below, axes, place_C3, values_CW, titles, (-largest, largest), "RdBu_r", label)
+        place_P3, of_place_C = np.unique(np.round(position_C3[known], 4), axis=0, return_inverse=True)
+        value_PW = np.zeros((len(place_P3), n))
+        np.add.at(value_PW, of_place_C.reshape(-1), share_CW[known])  # sensors of one place together
+        _topographies(below, axes, place_P3, value_PW, titles, limits, "RdBu_r", label)
     else:
         axis = below.subplots()
+        edges = (1000 * windows_s[0][0], 1000 * windows_s[-1][1])
         image = axis.imshow(
-            rise_CW,
-            cmap="RdBu_r",
-            vmin=-largest,
-            vmax=largest,
-            aspect="auto",
-            extent=(edges[0], edges[-1], len(rise_CW), 0),
+            share_CW, cmap="RdBu_r", vmin=-largest, vmax=largest, aspect="auto", extent=(*edges, len(share_CW), 0)
         )
         axis.set(xlabel="ms after onset", ylabel="sensor")
         below.colorbar(image, ax=axis).set_label(label, fontsize=8)

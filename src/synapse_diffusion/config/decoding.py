@@ -315,6 +315,6 @@ class EvaluateSettings(Settings):
     dynamics: bool = False
     """Also what is decoded when: time-resolved scores, temporal generalisation, similarity structure, reliability."""
     maps: bool = True
-    """Also which sensors and latencies the decoder lives on: what it loses where patches of sensors are blanked."""
+    """Also which sensors and latencies the decoder lives on: their contributions to the fall of the validation loss."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Of permutations and draws."""

@@ -1,4 +1,4 @@
-"""Which sensors and latencies a decoder lives on: what it loses where they are blanked."""
+"""Which sensors and latencies a decoder lives on."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from synapse_diffusion.evaluate.asking import questions
-from synapse_diffusion.figures import draw_occlusion
+from synapse_diffusion.figures import draw_contributions
 from synapse_diffusion.models.fusion import FUSED
 from synapse_diffusion.splits import VALIDATION
 from synapse_diffusion.store.files import write_table
@@ -22,19 +23,17 @@ from synapse_diffusion.training.learner import Learner
 from synapse_diffusion.training.trained import Trained
 from synapse_diffusion.types import Progress
 
-WINDOW_S: Final = 0.1
-MOST_PATCHES: Final = 32
-SHARE: Final = 0.1  # of the sensors in a patch: neighbours tell much the same, so that one alone is hardly missed
-FEWEST: Final = 3
-MOST_TRIALS: Final = 256
+STEPS: Final = 8  # of the path: what contributions leave over of the fall of the loss is then some percent
+WINDOW_S: Final = 0.1  # of a map
+MOST_TRIALS: Final = 1024
 
 
-def occlude(trained: Trained, progress: Progress) -> None:
-    """Rise of the validation loss where scaled signals are zero, into maps.tsv and figures/maps_MODALITY.png.
+def map_contributions(trained: Trained, progress: Progress) -> None:
+    """What each sensor and latency contributes to the fall of the loss, into maps.tsv and figures/maps_MODALITY.png.
 
-    Occlusion (Zeiler & Fergus 2014) of overlapping patches of neighbouring sensors, and of all sensors, for 0.1 s each;
-    a sensor's value is the mean over its patches. Of the first fold's first network (of a fusion the fused one, which
-    keeps the other modality), on validation trials: no test trial is read.
+    Integrated gradients (Sundararajan et al. 2017) from no signal (zeros after scaling) to the signal: contributions
+    add up to the loss without it less the loss with it. Of the first fold's first network (of a fusion the fused one,
+    which keeps the other modality), on validation trials: no test trial is read.
     """
     setting, tables = trained.setting, []
     rows = trained.rows(0, VALIDATION)
@@ -44,68 +43,51 @@ def occlude(trained: Trained, progress: Progress) -> None:
     asked = asked.only(rng.permutation(len(asked)) < MOST_TRIALS)
     models = trained.models(0, final=False)
     model = FUSED if setting.sources.is_fusion else setting.recipe.model.name
-    learner = models.networks[model][0]
-    batches = [batch_of(read(asked.part(at), models.data), learner.network.modalities) for at in chunks(len(asked))]
-    before = _loss(learner, batches, None)
+    learner = models.networks[model][0].requires_grad_(False)
     for modality in learner.network.modalities:
         epochs = setting.sources.of[modality].epochs
-        position_C3 = setting.shapes[modality].position_tensor().double().numpy()
-        patches, windows = _patches(position_C3), _windows(epochs.n_times, epochs.sfreq)
-        rise_PW = np.empty((len(patches) + 1, len(windows)))
-        for p, patch in enumerate([*patches, np.arange(len(position_C3))]):
-            progress(f"{modality}: blanking sensors", p, len(patches) + 1)
-            rise_PW[p] = [_loss(learner, batches, (modality, patch, window)) - before for window in windows]
-        holds_PC = np.array([np.isin(np.arange(len(position_C3)), patch) for patch in patches], dtype=float)
-        rise_CW = holds_PC.T @ rise_PW[:-1] / holds_PC.sum(0)[:, None]
-        times_s = [(epochs.times[w.start], epochs.times[w.stop - 1] + 1 / epochs.sfreq) for w in windows]
-        title = (
-            f"{setting.recipe.data.name}, {modality}: {model}, {len(asked)} validation trials; loss {before:.3f} nats, "
-            "rise where 0.1 s is blanked"
-        )
-        draw_occlusion(
-            times_s, rise_PW[-1], rise_CW, position_C3, title, trained.run.folder / f"figures/maps_{modality}.png"
-        )
-        for name, values_W in [*zip(epochs.channels, rise_CW, strict=True), ("all", rise_PW[-1])]:
+        total_CT = np.zeros((len(epochs.channels), epochs.n_times))
+        for at in chunks(len(asked)):
+            progress(f"{modality}: sensors and latencies", at.start, len(asked))
+            batch = batch_of(read(asked.part(at), models.data), learner.network.modalities)
+            total_CT += integrated_gradients(learner, batch, modality) * len(batch.target_B) / len(asked)
+        windows = _windows(epochs.n_times, epochs.sfreq)
+        times_s = [(float(epochs.times[w.start]), float(epochs.times[w.stop - 1] + 1 / epochs.sfreq)) for w in windows]
+        share_CW = np.stack([total_CT[:, window].sum(1) for window in windows], 1)
+        draw_contributions(
+            epochs.times, total_CT, times_s, share_CW, setting.shapes[modality].position_tensor().double().numpy(),
+            f"{setting.recipe.data.name}, {modality}: {model}, {len(asked)} validation trials",
+            trained.run.folder / f"figures/maps_{modality}.png",
+        )  # fmt: skip
+        for name, value_W in zip(epochs.channels, share_CW, strict=True):
             tables.append(pd.DataFrame({
                 "modality": modality, "sensor": name, "start_s": [t for t, _ in times_s],
-                "stop_s": [t for _, t in times_s], "loss_rise": values_W,
+                "stop_s": [t for _, t in times_s], "contribution": value_W,
             }))  # fmt: skip
-    write_table(pd.concat(tables, ignore_index=True).round(6), trained.run.folder / "maps.tsv")
+    write_table(pd.concat(tables, ignore_index=True).round(8), trained.run.folder / "maps.tsv")
 
 
-@torch.no_grad()
-def _loss(learner: Learner, batches: Sequence[Batch], blank: tuple[str, NDArray[np.int64], slice] | None) -> float:
-    """Validation loss, with some sensors zero for some time."""
-    out, targets = [], []
-    for batch in batches:
-        signals = dict(batch.signals)
-        if blank is not None:
-            modality, patch, window = blank
-            signals[modality] = signals[modality].clone()
-            signals[modality][:, torch.from_numpy(patch), window] = 0.0
-        out.append(learner(Batch(signals, batch.people, batch.present, batch.target_B), None))
-        targets.append(batch.target_B)
-    return learner.objective.judge(torch.cat(out), torch.cat(targets)).loss
+def integrated_gradients(learner: Learner, batch: Batch, modality: str) -> NDArray[np.float64]:
+    """Contributions (C, T) in nats of one modality's scaled signals, mean over the batch's trials."""
+    signal_BCT = batch.signals[modality]
+    total_CT = torch.zeros(signal_BCT.shape[1:], dtype=torch.float64, device=signal_BCT.device)
+    for k in range(STEPS):
+        part_BCT = (signal_BCT * ((k + 0.5) / STEPS)).requires_grad_()
+        loss = loss_of(learner, batch, modality, part_BCT)
+        (slope_BCT,) = torch.autograd.grad(loss, part_BCT)
+        total_CT -= (slope_BCT * signal_BCT).sum(0).double() / STEPS
+    return np.asarray(total_CT.cpu().numpy())
 
 
-def _patches(position_C3: NDArray[np.float64]) -> list[NDArray[np.int64]]:
-    """Overlapping patches of neighbours that hold every sensor; each sensor alone where positions are unknown."""
-    n = len(position_C3)
-    if not np.isfinite(position_C3).all():
-        return [np.array([c]) for c in range(n)]
-    distance_CC = np.linalg.norm(position_C3[:, None] - position_C3, axis=2)
-    seeds, nearest_C = [0], distance_CC[0]
-    while len(seeds) < min(n, MOST_PATCHES):  # the sensor farthest from all seeds so far
-        seeds.append(int(nearest_C.argmax()))
-        nearest_C = np.minimum(nearest_C, distance_CC[seeds[-1]])
-    size = min(n, max(FEWEST, round(SHARE * n)))
-    patches = [np.argsort(distance_CC[seed], kind="stable")[:size] for seed in seeds]
-    own_C = distance_CC[seeds].argmin(0)
-    return [np.union1d(patch, np.flatnonzero(own_C == p)) for p, patch in enumerate(patches)]
+def loss_of(learner: Learner, batch: Batch, modality: str, signal_BCT: Tensor) -> Tensor:
+    """The loss of a batch with another signal of one modality."""
+    signals = {**batch.signals, modality: signal_BCT}
+    out_BD = learner(Batch(signals, batch.people, batch.present, batch.target_B), None)
+    loss: Tensor = learner.objective(out_BD, batch.target_B, 1.0)
+    return loss
 
 
-def _windows(n_times: int, sfreq: float) -> list[slice]:
+def _windows(n_times: int, sfreq: float) -> Sequence[slice]:
     """Stretches of 0.1 s, the last one up to twice as long."""
     n = max(1, int(n_times / (WINDOW_S * sfreq)))
-    ends = [round(k * WINDOW_S * sfreq) for k in range(n)] + [n_times]
-    return [slice(a, b) for a, b in pairwise(ends)]
+    return [slice(a, b) for a, b in pairwise([*(round(k * WINDOW_S * sfreq) for k in range(n)), n_times])]

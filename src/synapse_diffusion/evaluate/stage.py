@@ -12,7 +12,7 @@ from synapse_diffusion.evaluate.asking import Question, pick_of, questions, two_
 from synapse_diffusion.evaluate.confounds import feature_table
 from synapse_diffusion.evaluate.controls import control_answers
 from synapse_diffusion.evaluate.dynamics import dynamics
-from synapse_diffusion.evaluate.maps import occlude
+from synapse_diffusion.evaluate.maps import map_contributions
 from synapse_diffusion.evaluate.newcomers import first_person, newcomers
 from synapse_diffusion.evaluate.observers import observe_classes, observe_images
 from synapse_diffusion.evaluate.pictures import draw_part, draw_scores
@@ -65,7 +65,7 @@ def evaluate(folder: Path, say: Say, progress: Progress) -> list[dict[str, Any]]
     if setting.recipe.evaluate.dynamics:
         rows += dynamics(trained, progress)
     if setting.recipe.evaluate.maps:
-        occlude(trained, progress)
+        map_contributions(trained, progress)
     trained.run.write_scores(rows)
     draw_scores(trained, rows)
     return rows

@@ -38,10 +38,10 @@ CAPTIONS: Final = {
     "questions_test": "Area under the curve of each question, test.",
     "retrieval": "How often the picture that was seen comes first, over the number of repeats that are averaged.",
     "adaptation": "What labelled trials of people are worth whom training never met.",
-    "maps_eeg": "What the decoder loses where EEG sensors are blanked for 0.1 s, validation: all of them, and patches "
-    "of neighbours (maps). Red: it needs them.",
-    "maps_meg": "What the decoder loses where MEG sensors are blanked for 0.1 s, validation: all of them, and patches "
-    "of neighbours (maps). Red: it needs them.",
+    "maps_eeg": "What EEG sensors and latencies contribute to the fall of the validation loss (integrated "
+    "gradients): all sensors over time, and maps. Red: the decoder needs them.",
+    "maps_meg": "What MEG sensors and latencies contribute to the fall of the validation loss (integrated "
+    "gradients): all sensors over time, and maps. Red: the decoder needs them.",
     "curve": "Training and validation loss and the validation score over the steps.",
 }
 
