@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from synapse_diffusion.cli.output import say
 from synapse_diffusion.cli.words import RecipeArgument, SetOption
 
 
@@ -30,14 +31,14 @@ def submit(
     from synapse_diffusion.launch.cluster import load_cluster
     from synapse_diffusion.launch.submit import submit
 
-    submit(stage, recipe, set_ or [], load_cluster(cluster, slurm or ()), typer.echo, dry_run=dry_run)
+    submit(stage, recipe, set_ or [], load_cluster(cluster, slurm or ()), say, dry_run=dry_run)
 
 
 def status(recipe: RecipeArgument, set_: SetOption = None) -> None:
     """Say how far the jobs that `submit` made are, and the recipe's runs."""
     from synapse_diffusion.launch.status import status
 
-    status(recipe, set_ or [], typer.echo)
+    status(recipe, set_ or [], say)
 
 
 def where(recipe: RecipeArgument, set_: SetOption = None) -> None:
@@ -45,4 +46,4 @@ def where(recipe: RecipeArgument, set_: SetOption = None) -> None:
     from synapse_diffusion.config import load_recipe
     from synapse_diffusion.train import find_run
 
-    typer.echo(find_run(load_recipe(recipe, set_ or ()), Path(recipe).stem).folder)
+    say(str(find_run(load_recipe(recipe, set_ or ()), Path(recipe).stem).folder))

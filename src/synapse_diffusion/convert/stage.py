@@ -35,13 +35,7 @@ def convert(recipe: Recipe, say: Say, progress: Progress, shard: tuple[int, int]
     """
     if not 1 <= shard[0] <= shard[1]:
         raise SettingsError(f"--shard {shard[0]}/{shard[1]}: give k/n with k from 1 to n, e.g. 3/16")
-    root = Path(recipe.paths.bids)
-    if recipe.data.format == "eeg2":
-        everything = find_eeg2(root, things_folder(recipe), recipe.data)
-    else:
-        everything = find_recordings(root, recipe.data, say)
-    target = Path(recipe.paths.stores) / recipe.data.name
-    _require_own_folders(everything)
+    everything, target = _chosen(recipe, say)
     recordings = everything[shard[0] - 1 :: shard[1]]
     done = [finished(recording, recipe, target) for recording in recordings]
     results = [result for result in done if result is not None]
@@ -68,7 +62,30 @@ def convert(recipe: Recipe, say: Say, progress: Progress, shard: tuple[int, int]
             say(str(failure))
         raise failures[0]
     _say_montages(results, say)
+    people = len({result.recording.person for result in results})
+    say(f"converted: {len(results)} recordings, each to a signal store")
+    say(f"{sum(result.n_trials for result in results)} trials of {people} people at {recipe.convert.sfreq:g} Hz")
+    say(str(target))
     return sorted(results, key=lambda result: result.folder)
+
+
+def unconverted(recipe: Recipe, say: Say) -> tuple[str, str]:
+    """Why there is something to convert (empty: nothing), and how many recordings there are, in words."""
+    recordings, target = _chosen(recipe, say)
+    n = sum(finished(recording, recipe, target) is None for recording in recordings)
+    there = f"{len(recordings)} recordings"
+    return f"{n} of {there} are new, or their files changed" if n else "", f"{there}, same files and settings"
+
+
+def _chosen(recipe: Recipe, say: Say) -> tuple[list[Recording], Path]:
+    """All recordings that the recipe is about, and the folder of their stores."""
+    root = Path(recipe.paths.bids)
+    if recipe.data.format == "eeg2":
+        recordings = find_eeg2(root, things_folder(recipe), recipe.data)
+    else:
+        recordings = find_recordings(root, recipe.data, say)
+    _require_own_folders(recordings)
+    return list(recordings), Path(recipe.paths.stores) / recipe.data.name
 
 
 def convert_one(recording: Recording, recipe: Recipe, target: Path) -> Converted:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from synapse_diffusion.evaluate.asking import Question, pick_of, questions, two_people
-from synapse_diffusion.evaluate.confounds import feature_table
+from synapse_diffusion.evaluate.confounds import feature_inputs, feature_table
 from synapse_diffusion.evaluate.controls import control_answers
 from synapse_diffusion.evaluate.dynamics import dynamics
 from synapse_diffusion.evaluate.newcomers import first_person, newcomers
@@ -26,6 +26,7 @@ from synapse_diffusion.evaluate.scoring import (
     with_holm,
 )
 from synapse_diffusion.models.fusion import FUSED
+from synapse_diffusion.runs import Run
 from synapse_diffusion.splits import TEST, VALIDATION
 from synapse_diffusion.store.embeddings import EmbeddingTable
 from synapse_diffusion.training.decisions import decision_table, gallery_of
@@ -34,6 +35,19 @@ from synapse_diffusion.training.examples import Asked
 from synapse_diffusion.training.setting import Index
 from synapse_diffusion.training.trained import Trained, open_trained
 from synapse_diffusion.types import Progress, Say
+
+
+def unscored(run: Run) -> str:
+    """Why a trained run is to be evaluated with the settings in its recipe; empty: its scores are these."""
+    missing = [name for name in ("predictions/test.tsv", "figures") if not (run.folder / name).exists()]
+    return run.unscored(run.recipe.target.task, _inputs(run)) or (f"no {missing[0]} is there" if missing else "")
+
+
+def _inputs(run: Run) -> dict[str, str]:
+    """What scores are made of, by digest."""
+    recipe = run.recipe
+    inputs = {"the run": run.content, "settings of evaluate": recipe.digest("evaluate")}
+    return {**inputs, "tables of image features": feature_inputs(recipe)}
 
 
 def evaluate(folder: Path, say: Say, progress: Progress) -> list[dict[str, Any]]:
@@ -63,7 +77,7 @@ def evaluate(folder: Path, say: Say, progress: Progress) -> list[dict[str, Any]]
     rows = with_holm(rows + _larger_galleries(trained, progress))
     if setting.recipe.evaluate.dynamics:
         rows += dynamics(trained, progress)
-    trained.run.write_scores(rows)
+    trained.run.write_scores(rows, _inputs(trained.run))
     draw_scores(trained, rows)
     return rows
 
