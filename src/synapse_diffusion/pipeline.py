@@ -94,8 +94,9 @@ class _Work:
             if self._is_due("convert", unpaired(recipe), "same stores"):
                 convert_pairs(recipe, self.say, self.progress)
         else:
-            why, there = unconverted(recipe, _nothing)
-            if self._is_due("convert", why, there):
+            new, n = unconverted(recipe, _nothing)
+            why = f"{len(new)} of {n} recordings are new, or their files changed" if new else ""
+            if self._is_due("convert", why, f"{n} recordings, same files and settings"):
                 convert(recipe, self.say, self.progress)
         return Path(recipe.paths.stores) / recipe.data.name
 

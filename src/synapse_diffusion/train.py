@@ -113,10 +113,13 @@ def _train(
     bar = _Bar(progress, len(folds), recipe, len(network_names(setting)))
     predictions, curves = [], []
     for number, fold in enumerate(folds):
+        progress("fitting scalers, folds", number, len(folds))
         stage = _Stage(setting, run, fold, number, group, requests)
         curves.append(stage.networks(bar))
         if group.rank == 0:
+            progress("fitting closed-form decoders, folds", number, len(folds))
             stage.baselines()
+            progress("asking validation trials, folds", number, len(folds))
             predictions.append(stage.predict())
         wait_for_all(group)
     if group.rank == 0:
@@ -138,7 +141,7 @@ def _say_trained(setting: Setting, run: Run, curve: pd.DataFrame, say: Say) -> N
     )
     say(f"trained: {', '.join([*networks, *kinds])} on {what}")
     score = best["validation_score"].mean()
-    say(f"validation {SCORES[setting.task.kind]} {score:.3f}, the mean of {len(best)} networks at their best checks")
+    say(f"validation {SCORES[setting.task.kind]} {score:.3f}, fits: {len(best)}, each at its best check")
     say(str(run.folder))
 
 

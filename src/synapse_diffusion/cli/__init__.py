@@ -34,6 +34,7 @@ for command in (
     data.download, data.simulate, data.convert, data.embed,
     runs.train, runs.tune, runs.evaluate, runs.predict, runs.adapt, runs.reconstruct, runs.run, runs.demo,
     data.export, data.info, runs.report,
+    jobs.doctor,
     jobs.submit, jobs.status, jobs.where,
 ):  # fmt: skip
     app.command()(command)

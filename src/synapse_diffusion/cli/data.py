@@ -36,7 +36,8 @@ def download(
     if what == "things":
         if subject or session or derivative or dry_run or recipe:
             raise SettingsError("download things: takes a folder and --from only; the rest is for eeg1 and meg")
-        download_things(out, say, from_)
+        with progress_bar():
+            download_things(out, say, from_)
         return
     people, sessions = _names(subject), _names(session)
     if recipe:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -9,6 +10,7 @@ from synapse_diffusion.cli.output import say, show
 
 if TYPE_CHECKING:
     from synapse_diffusion.info import Info
+    from synapse_diffusion.info import Table as Texts
 
 HEALTH_LINES: Final = 8  # that info shows
 MAIN_METRICS: Final = {
@@ -102,27 +104,30 @@ def print_pictures(rows: list[dict[str, Any]], folder: Path) -> None:
 
 def print_info(found: Info) -> None:
     """Facts, tables, and what is wrong."""
-    from rich.table import Table
-    from rich.text import Text
-
-    facts = Table(title=Text(f"{found.kind}: {found.path}"), title_justify="left", show_header=False, box=None)
-    facts.add_column(style="bold", no_wrap=True)
-    facts.add_column()
-    for name, value in found.facts.items():
-        facts.add_row(Text(name), Text(value))
-    show(facts)
-    for part in found.tables:
-        table = Table(title=Text(part.title), title_justify="left")
-        for k, name in enumerate(part.columns):
-            table.add_column(Text(name), justify="right" if k else "left")
-        for row in part.rows:
-            table.add_row(*(Text(value) for value in row))
-        show(table)
+    print_facts(f"{found.kind}: {found.path}", found.facts, found.tables)
     say("health: " + ("" if found.health else "nothing wrong found"))
     for line in found.health[:HEALTH_LINES]:
         say(f"- {line}")
     if (more := len(found.health) - HEALTH_LINES) > 0:
         say(f"- and {more} more like these")
+
+
+def print_facts(title: str, facts: Mapping[str, str], tables: Sequence[Texts] = ()) -> None:
+    """Facts by name, then tables; texts that are not ours are shown as they are."""
+    from rich.table import Table
+    from rich.text import Text
+
+    listed = Table("", "", title=Text(title), title_justify="left", show_header=False, box=None)
+    for name, value in facts.items():
+        listed.add_row(Text(name, style="bold"), Text(value))
+    show(listed)
+    for part in tables:
+        table = Table(title=Text(part.title), title_justify="left")
+        for k, name in enumerate(part.columns):
+            table.add_column(Text(name), justify="right" if k and part.numbers else "left")
+        for row in part.rows:
+            table.add_row(*(Text(value) for value in row))
+        show(table)
 
 
 def _key(row: dict[str, Any]) -> tuple[Any, ...]:

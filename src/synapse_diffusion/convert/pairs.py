@@ -25,15 +25,15 @@ from synapse_diffusion.types import Progress, Say
 
 def unpaired(recipe: Recipe) -> str:
     """Why the index is to be made; empty: it is of these stores. Raises `StoreError` where a data set has none."""
-    root, now = Path(recipe.paths.stores), {"eeg": recipe.pairs.eeg, "meg": recipe.pairs.meg}
+    root, names = Path(recipe.paths.stores), {"eeg": recipe.pairs.eeg, "meg": recipe.pairs.meg}
+    now = {m: {"dataset": name, "stores": stores_of(root, name)[1]} for m, name in names.items()}
     try:
         there = read_pairs_manifest(root / recipe.data.name)
     except StoreError:
         return "there is no index yet"
-    if there["by"] != recipe.pairs.by or any(there[m]["dataset"] != name for m, name in now.items()):
+    if there["by"] != recipe.pairs.by or any(there[m]["dataset"] != names[m] for m in MODALITIES):
         return "it is about other data sets, or another pairs.by"
-    same = all(there[m]["stores"] == stores_of(root, name)[1] for m, name in now.items())
-    return "" if same else "their stores changed"
+    return "their stores changed" if any(there[m]["stores"] != now[m]["stores"] for m in MODALITIES) else ""
 
 
 def convert_pairs(recipe: Recipe, say: Say, progress: Progress = lambda *_: None) -> PairedSet:

@@ -104,6 +104,7 @@ def _train(recipe: Recipe, command: str, say: Say, progress: Progress, group: Gr
         return run
     device = choose_device(recipe.execution.device)
     autoencoder = autoencoder_of(recipe, device)
+    progress("encoding pictures", 0, 1)
     conditions, easels = _easels(recipe, prepared, autoencoder, group, device)
     if group.rank == 0:
         about = {

@@ -58,7 +58,7 @@ def report(folders: Sequence[Path], out: Path | None, say: Say, progress: Progre
         pages.append(page_of(one, len(contents), say, progress))
     progress("reading runs", len(contents), len(contents))
     _write(_render(pages=pages, together=side_by_side(contents), inputs=_inputs(folders)), path)
-    say(f"report: {', '.join(one.name for one in contents)}; {path.stat().st_size / 1e6:.1f} MB")
+    say(f"written: a report of {', '.join(one.name for one in contents)}; {path.stat().st_size / 1e6:.1f} MB")
     for one in contents:
         say(words.answer(one.headline[-1]))
     say(str(path))
