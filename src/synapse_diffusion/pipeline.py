@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from synapse_diffusion.config import Recipe
 from synapse_diffusion.errors import RunError, SettingsError
-from synapse_diffusion.runs import Run
-from synapse_diffusion.types import Progress, Say
+
+if TYPE_CHECKING:
+    from synapse_diffusion.runs import Run
+    from synapse_diffusion.types import Progress, Say
 
 Stage = Literal["simulate", "convert", "embed", "train", "evaluate", "generator", "reconstruct", "report"]
 STAGES: Final[tuple[Stage, ...]] = get_args(Stage)
