@@ -128,17 +128,24 @@ with progress_bar() as progress:
 def test_a_bar_tells_rate_and_time_left_on_a_terminal_alone(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", BAR], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("said\n", "")
-    ours, theirs = pty.openpty()
     env = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
-    with (tmp_path / "out").open("w") as out:
-        subprocess.run([sys.executable, "-c", BAR], stdout=out, stderr=theirs, env=env, check=True)
-    os.close(theirs)
-    shown = os.read(ours, 65536).decode()
-    os.close(ours)
-    assert "converting" in shown
-    assert "/s" in shown
-    assert "left" in shown
-    assert (tmp_path / "out").read_text() == "said\n"  # not on the terminal, where the bar is
+    for name in ("out", None):
+        ours, theirs = pty.openpty()
+        with (tmp_path / "out").open("w") as out:
+            subprocess.run(
+                [sys.executable, "-c", BAR], stdout=out if name else theirs, stderr=theirs, env=env, check=True
+            )
+        os.close(theirs)
+        shown = os.read(ours, 65536).decode()
+        os.close(ours)
+        assert "converting" in shown
+        assert "/s" in shown
+        assert "left" in shown
+        if name:  # not on the terminal, where the bar is
+            assert (tmp_path / name).read_text() == "said\n"
+            assert "said" not in shown
+        else:  # in a row of its own, which the bar has left
+            assert "\x1b[2Ksaid\r\n" in shown
 
 
 def test_doctor_finds_nothing_lacking(study: Path) -> None:

@@ -33,14 +33,14 @@ class Rate(ProgressColumn):
 
 
 @contextmanager
-def bar() -> Iterator[Report]:
-    """A bar on standard error while the block runs, if that is a terminal."""
+def bar() -> Iterator[tuple[Report, Console]]:
+    """A bar on standard error while the block runs, if that is a terminal; and what prints above it."""
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"), BarColumn(bar_width=20), MofNCompleteColumn(), Rate(),
         TimeRemainingColumn(compact=True), TextColumn("left"),
     )  # fmt: skip
-    # lines said go above the bar where both are on the terminal, and stay on standard output where that is a file
+    # what libraries print goes above the bar where both are on the terminal, and to standard output where that is not
     with Progress(
         *columns, console=console, transient=True, disable=not console.is_terminal, redirect_stdout=sys.stdout.isatty()
     ) as shown:
@@ -53,4 +53,4 @@ def bar() -> Iterator[Report]:
                 task, work = shown.add_task(what, total=total or None, completed=done), name
             shown.update(task, description=what, completed=done, total=total or None)
 
-        yield report
+        yield report, console

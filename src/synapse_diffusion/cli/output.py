@@ -17,6 +17,7 @@ import typer
 from synapse_diffusion.errors import SynapseError
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
     from synapse_diffusion.types import Progress
@@ -65,6 +66,8 @@ class Events:
 
 
 events: Events | None = None
+above: Console | None = None
+"""Where lines go while a bar is shown on the terminal that they are for."""
 
 
 def log_json(command: str) -> None:
@@ -84,8 +87,11 @@ def say(line: str) -> None:
     """A line on standard output."""
     if events is not None:
         events.tell("said", line=line)
+    elif above is not None:
+        above.print(line, soft_wrap=True, markup=False, highlight=False)
     else:
-        typer.echo(line)
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
 
 
 def say_error(error: SynapseError) -> None:
@@ -104,20 +110,24 @@ def show(table: Table) -> None:
         return
     from rich.console import Console
 
-    Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False).print(table)
+    (above or Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)).print(table)
 
 
 @contextmanager
 def progress_bar(after: str = "the same command goes on from here") -> Iterator[Progress]:
     """A bar on a terminal, events in a JSON log, nothing elsewhere."""
+    global above  # one terminal
     try:
         if events is not None:
             yield events.progress
         else:
             from synapse_diffusion.cli.bar import bar
 
-            with bar() as progress:
+            with bar() as (progress, console):
+                above = console if console.is_terminal and sys.stdout.isatty() else None
                 yield progress
     except KeyboardInterrupt:
         typer.secho(f"interrupted; {after}", err=True)
         raise
+    finally:
+        above = None
