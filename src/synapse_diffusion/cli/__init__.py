@@ -22,7 +22,7 @@ app = typer.Typer(
 def options(
     log_json: Annotated[
         bool,
-        typer.Option("--log-json", help="Nothing but JSON on standard output: one event a line (docs/formats.md)."),
+        typer.Option("--log-json", help="Nothing but JSON on standard output: one event a line."),
     ] = False,
 ) -> None:
     """Before the command's name."""
