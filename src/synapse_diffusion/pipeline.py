@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
-from synapse_diffusion.config import Recipe
 from synapse_diffusion.errors import RunError, SettingsError
 
 if TYPE_CHECKING:
+    from synapse_diffusion.config import Recipe
     from synapse_diffusion.runs import Run
     from synapse_diffusion.types import Progress, Say
 

@@ -11,8 +11,7 @@ from synapse_diffusion.cli.output import is_speaker, progress_bar, say
 from synapse_diffusion.cli.tables import print_pictures, print_scores, print_seeds
 from synapse_diffusion.cli.words import RecipeArgument, SetOption, command_line, recipe_of, shipped
 from synapse_diffusion.errors import SettingsError
-
-Stage = Literal["simulate", "convert", "embed", "train", "evaluate", "generator", "reconstruct", "report"]
+from synapse_diffusion.pipeline import Stage
 
 
 def train(

@@ -63,7 +63,6 @@ def evaluate(folder: Path, say: Say, progress: Progress) -> list[dict[str, Any]]
         answers, tables = [], []
         gallery_K = _gallery(trained, split)
         for number in range(len(trained.folds)):
-            progress(f"decoding {split} trials", number, len(trained.folds))
             found, table = _answers(trained, number, split, gallery_K, features, progress)
             answers += found
             tables.append(table)
@@ -111,7 +110,9 @@ def _answers(
     targets = {name: setting.task.of[name].target_N[r] for name, r in rows.items()}
     answers, tables = [], []
     new = newcomers(trained, number, models, progress) if final else None
-    for question in questions(setting, rows, targets):
+    asked = list(questions(setting, rows, targets))
+    for done, question in enumerate(asked):
+        progress(f"decoding {split} trials", number * len(asked) + done, len(trained.folds) * len(asked))
         k = question.k_repeats
         scores = models.ask(question.asked, gallery_K, k)
         scores |= _combined(trained, number, question, gallery_K, scores)
