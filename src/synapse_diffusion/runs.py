@@ -198,7 +198,10 @@ class Run:
 
     def unscored(self, task: str, inputs: Mapping[str, str]) -> str:
         """Why the task's rows of scores.json are not those of these inputs; empty where they are."""
-        return changed(self._inputs.get(task), inputs, "not scored yet")
+        if (before := self._inputs.get(task)) is None:
+            return "not scored yet"
+        names = [name for name in inputs if inputs[name] != before.get(name)]
+        return f"{' and '.join(names)} changed" if names else ""
 
     @property
     def _inputs(self) -> dict[str, dict[str, str]]:
@@ -238,14 +241,6 @@ def open_run(folder: Path) -> Run:
     run = Run(folder)
     _ = run.provenance
     return run
-
-
-def changed(before: Mapping[str, str] | None, now: Mapping[str, str], never: str) -> str:
-    """Which of the named digests differ, in words; empty: none, `never`: there were none."""
-    if before is None:
-        return never
-    names = [name for name in now if now[name] != before.get(name)]
-    return f"{' and '.join(names)} changed" if names else ""
 
 
 @dataclass(frozen=True)
