@@ -136,10 +136,8 @@ def _say_trained(setting: Setting, run: Run, curve: pd.DataFrame, say: Say) -> N
     networks, kinds = network_names(setting), kinds_for(setting.task, setting.recipe)
     main = curve[curve["model"] == networks[0]]
     best = main.loc[main.groupby(["fold", "member"])["validation_loss"].idxmin()]
-    what = (
-        f"{len(setting.task.names)} layers of images' vectors" if setting.task.table else ", ".join(setting.task.names)
-    )
-    say(f"trained: {', '.join([*networks, *kinds])} on {what}")
+    decoded = {"classify": "classes", "questions": "questions", "retrieve": "layers of images' vectors"}
+    say(f"trained: {', '.join([*networks, *kinds])} on {len(setting.task.names)} {decoded[setting.task.kind]}")
     score = best["validation_score"].mean()
     say(f"validation {SCORES[setting.task.kind]} {score:.3f}, fits: {len(best)}, each at its best check")
     say(str(run.folder))
