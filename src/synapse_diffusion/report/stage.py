@@ -37,7 +37,7 @@ def unreported(folders: Sequence[Path], out: Path | None) -> str:
 def _inputs(folders: Sequence[Path]) -> str:
     """Digest of what the page is made of: runs' settings and scores, and this program's version."""
     files = [folder / name for folder in folders for name in ("recipe.toml", "provenance.json", "scores.json")]
-    return digest_of({"files": [file_digest(path) for path in files], "version": __version__})
+    return digest_of({"files": [file_digest(path) for path in files if path.exists()], "version": __version__})
 
 
 def report(folders: Sequence[Path], out: Path | None, say: Say, progress: Progress) -> Path:
