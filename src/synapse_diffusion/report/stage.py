@@ -43,9 +43,8 @@ def _inputs(folders: Sequence[Path]) -> str:
 def report(folders: Sequence[Path], out: Path | None, say: Say, progress: Progress) -> Path:
     """The report of scored runs as one HTML file (`page_path`); returns its path.
 
-    Raises `RunError` where a
-    folder is no scored run of a decoder, `SettingsError` for a folder as `out`, `MissingError` where it cannot be
-    written.
+    Raises `RunError` where a folder is no scored run of a decoder, `SettingsError` for a folder as `out`,
+    `MissingError` where it cannot be written.
     """
     folders = list({folder.resolve(): folder for folder in folders}.values())
     path = page_path(folders, out)
