@@ -12,6 +12,7 @@ from synapse_diffusion.evaluate.asking import Question, pick_of, questions, two_
 from synapse_diffusion.evaluate.confounds import feature_inputs, feature_table
 from synapse_diffusion.evaluate.controls import control_answers
 from synapse_diffusion.evaluate.dynamics import dynamics
+from synapse_diffusion.evaluate.maps import occlude
 from synapse_diffusion.evaluate.newcomers import first_person, newcomers
 from synapse_diffusion.evaluate.observers import observe_classes, observe_images
 from synapse_diffusion.evaluate.pictures import draw_part, draw_scores
@@ -76,6 +77,8 @@ def evaluate(folder: Path, say: Say, progress: Progress) -> list[dict[str, Any]]
     rows = with_holm(rows + _larger_galleries(trained, progress))
     if setting.recipe.evaluate.dynamics:
         rows += dynamics(trained, progress)
+    if setting.recipe.evaluate.maps:
+        occlude(trained, progress)
     trained.run.write_scores(rows, _inputs(trained.run))
     draw_scores(trained, rows)
     return rows

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from synapse_diffusion.config import Recipe
 from synapse_diffusion.config.tree import digest_of
 from synapse_diffusion.encoders.features import Column, Missing
 from synapse_diffusion.figures import draw_bars, draw_pictures
@@ -37,14 +38,15 @@ FREE: Final = ("batch", "darknet", "clip", "networks")
 
 
 def reconstruct(
-    folder: Path, overrides: Sequence[str], say: Say, progress: Progress
+    folder: Path, overrides: Sequence[str], say: Say, progress: Progress, edited: Recipe | None = None
 ) -> tuple[Path, list[dict[str, Any]]]:
     """Draw, score, and return the folder of the pictures and the rows that are added to the run's scores.json.
 
-    `overrides`: other settings of pictures than the run's. Raises `RunError` where the run or its generator is missing
+    `edited`: a recipe of the same decoder whose settings of pictures hold, rather than the run's; `overrides`: some
+    that differ. Raises `RunError` where the run or its generator is missing
     or unfit, `MissingError` for a pretrained pipeline's files, `SettingsError`, `StoreError`, `DataError`.
     """
-    return redraw(open_pictured(folder, overrides, progress), say, progress)
+    return redraw(open_pictured(folder, overrides, progress, edited), say, progress)
 
 
 def undrawn(opened: Opened) -> tuple[Path, str]:
