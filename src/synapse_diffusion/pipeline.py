@@ -7,11 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from synapse_diffusion.config import Recipe
-from synapse_diffusion.types import Progress, Say
+from synapse_diffusion.types import PYTHON, Progress, Say, silent
 
 
 def run_recipe(
-    recipe: Recipe, name: str, command: str, say: Say, progress: Progress, *, simulated: bool = False
+    recipe: Recipe,
+    name: str = "",
+    command: str = PYTHON,
+    say: Say = silent,
+    progress: Progress = silent,
+    *,
+    simulated: bool = False,
 ) -> tuple[Path, list[dict[str, Any]]]:
     """Convert, embed the images (for retrieval), train and evaluate; the run's folder and scores.
 

@@ -19,10 +19,10 @@ from synapse_diffusion.store.pairs import (
     stores_of,
     write_pairs,
 )
-from synapse_diffusion.types import Say
+from synapse_diffusion.types import Say, silent
 
 
-def convert_pairs(recipe: Recipe, say: Say) -> PairedSet:
+def convert_pairs(recipe: Recipe, say: Say = silent) -> PairedSet:
     """Index which trials of two data sets showed the same image; written to `paths.stores/<data.name>`.
 
     Raises `SettingsError` where the data sets are not named, `StoreError` where they are not of the two modalities,

@@ -28,7 +28,7 @@ from synapse_diffusion.training.pictured import (
     Files,
 )
 from synapse_diffusion.training.trained import Trained
-from synapse_diffusion.types import Progress, Say
+from synapse_diffusion.types import Folder, Progress, Say, silent
 
 PAGE: Final = 12  # images a grid
 FREE: Final = ("batch", "darknet", "clip", "networks")
@@ -36,13 +36,14 @@ FREE: Final = ("batch", "darknet", "clip", "networks")
 
 
 def reconstruct(
-    folder: Path, overrides: Sequence[str], say: Say, progress: Progress
+    folder: Folder, overrides: Sequence[str] = (), say: Say = silent, progress: Progress = silent
 ) -> tuple[Path, list[dict[str, Any]]]:
     """Draw, score, and return the folder of the pictures and the rows that are added to the run's scores.json.
 
     `overrides`: other settings of pictures than the run's. Raises `RunError` where the run or its generator is missing
     or unfit, `MissingError` for a pretrained pipeline's files, `SettingsError`, `StoreError`, `DataError`.
     """
+    folder = Path(folder)
     opened = open_pictured(folder, overrides, progress)
     recipe, generator, files = opened.recipe, opened.generator, opened.files
     settings, parts = recipe.reconstruct, opened.parts

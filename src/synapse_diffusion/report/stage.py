@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +14,24 @@ from synapse_diffusion.report import words
 from synapse_diffusion.report.contents import read_contents
 from synapse_diffusion.report.sections import Page, page_of, side_by_side
 from synapse_diffusion.store.files import whole
-from synapse_diffusion.types import Progress, Say
+from synapse_diffusion.types import Folder, Progress, Say, silent
 
 
-def report(folders: Sequence[Path], out: Path | None, say: Say, progress: Progress) -> Path:
+def report(
+    folders: Folder | Sequence[Folder], out: Folder | None = None, say: Say = silent, progress: Progress = silent
+) -> Path:
     """The report of scored runs as one HTML file; returns its path.
 
     `out`: RUN/report.html of one run, report.html beside the first of several by default. Raises `RunError` where a
     folder is no scored run of a decoder, `SettingsError` for a folder as `out`, `MissingError` where it cannot be
     written.
     """
-    folders = list({folder.resolve(): folder for folder in folders}.values())
-    path = out or (folders[0] if len(folders) == 1 else folders[0].resolve().parent) / "report.html"
+    given = [Path(one) for one in ([folders] if isinstance(folders, str | PathLike) else folders)]
+    paths = list({path.resolve(): path for path in given}.values())
+    path = Path(out) if out else (paths[0] if len(paths) == 1 else paths[0].resolve().parent) / "report.html"
     if path.is_dir():
         raise SettingsError(f"--out {path}: a folder; name a file, e.g. {path / 'report.html'}")
-    contents = [read_contents(folder) for folder in folders]
+    contents = [read_contents(one) for one in paths]
     pages: list[Page] = []
     for number, one in enumerate(contents):
         progress("reading runs", number, len(contents))
