@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from synapse_diffusion.report import report
     from synapse_diffusion.runs import Run
     from synapse_diffusion.simulate import simulate
-    from synapse_diffusion.store.embeddings import EmbeddingTable, open_embeddings
+    from synapse_diffusion.store.embeddings import EmbeddingTable, open_embeddings, true_rows, write_embeddings
     from synapse_diffusion.store.epochs import Epochs
     from synapse_diffusion.store.files import SignalStore, find_stores, open_store
     from synapse_diffusion.train import train
@@ -57,6 +57,8 @@ __all__ = [
     "simulate",
     "train",
     "train_generator",
+    "true_rows",
+    "write_embeddings",
 ]
 _DOORS: Final = {
     "adapt": ("adapt_run",),
@@ -72,7 +74,7 @@ _DOORS: Final = {
     "report": ("report",),
     "runs": ("Run",),
     "simulate": ("simulate",),
-    "store.embeddings": ("EmbeddingTable", "open_embeddings"),
+    "store.embeddings": ("EmbeddingTable", "open_embeddings", "true_rows", "write_embeddings"),
     "store.epochs": ("Epochs",),
     "store.files": ("SignalStore", "find_stores", "open_store"),
     "train": ("train",),
