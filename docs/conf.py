@@ -42,6 +42,7 @@ numpydoc_show_class_members = False
 html_theme = "pydata_sphinx_theme"
 html_title = "SynapseDiffusion"
 html_show_sourcelink = False
+html_sidebars: dict[str, list[str]] = {page: [] for page in ("index", "tutorial", "results", "published")}
 html_extra_path = ["_demo/extra"]
 html_theme_options = {"navigation_with_keys": False, "show_toc_level": 2, "footer_start": [], "footer_end": []}
 
@@ -86,25 +87,29 @@ def write_references() -> None:
 
 
 def make_demo() -> None:
-    """Run the demo in the build folder (again: only what is missing), and keep what the tutorial shows of it."""
+    """Run the demo in the build folder, unless no code is newer, and keep what the tutorial shows of it."""
     place, shown = HERE / "_build/demo", HERE / "_demo"
+    page = shown / "extra/demo-report.html"
+    code = [p for p in Path(synapse_diffusion.__file__).parent.rglob("*.*") if p.suffix != ".pyc"]
+    if page.exists() and (place / "demo").exists() and page.stat().st_mtime > max(p.stat().st_mtime for p in code):
+        return
     place.mkdir(parents=True, exist_ok=True)
     lines = run("synapse_diffusion", "demo", cwd=place).splitlines()
-    page = Path(lines[-1])
+    report = place / lines[-1]
     table = next(k for k, line in enumerate(lines) if line.strip() == "balanced accuracy")
     write(shown / "demo.txt", "\n".join(lines[table:]) + "\n")
     write(shown / "bids.txt", run("synapse_diffusion", "info", "demo/bids", cwd=place))
     run("synapse_diffusion", "info", "demo/stores/demo", "--plot", "demo/evoked.png", cwd=place)
-    figures = [place / "demo/evoked.png", *(place / page.parent / "figures").glob("*.png")]
+    figures = [place / "demo/evoked.png", *(report.parent / "figures").glob("*.png")]
     for figure in figures:
         shutil.copyfile(figure, shown / figure.name)
-    shutil.copyfile(place / page, shown / "extra/demo-report.html")
     pictures = sorted((place / "demo/bids/stimuli").glob("*/*.jpg"))
     row = [Image.open(path) for path in pictures[:: len(pictures) // 12][:12]]
     sheet = Image.new("RGB", (12 * 68, 64), "white")
     for k, picture in enumerate(row):
         sheet.paste(picture.resize((64, 64)), (68 * k, 0))
     sheet.save(shown / "seen.png")
+    shutil.copyfile(report, page)
 
 
 def make(_: Any) -> None:
