@@ -14,11 +14,6 @@ common=$(dirname "$0")/common.sh # which a job does not lie beside: Slurm runs a
 source "$common" || { echo "error: submit from the repository's folder, or set SYNAPSE_SLURM to its slurm/" >&2; exit 2; }
 if [ ! -e "${1:?give a RUN or a RECIPE}/recipe.toml" ]; then
     run=$("$python" -m synapse_diffusion where "$@")
-    pictures=() # settings that `reconstruct` takes: they may differ from those that the run was trained with
-    for given in "${@:2}"; do
-        given=${given#--set=}
-        [[ $given =~ ^(reconstruct|generator|prior|pretrained|paths|execution)\. ]] && pictures+=(--set "$given")
-    done
-    set -- "$run" ${pictures[@]+"${pictures[@]}"}
+    set -- "$run" --recipe "$@" # its settings of pictures may have changed since the training
 fi
 synapse reconstruct "$@"

@@ -44,7 +44,7 @@ SMALL: dict[str, Any] = {
     "labels": {"classes": ["animal", "fruit", "vehicle"]},
     "split": {"test": "dataset", "validation_concepts": 0.25},
     "train": {"steps": 60, "checks": 6},
-    "evaluate": {"permutations": 50, "bootstrap": 50},
+    "evaluate": {"permutations": 50, "bootstrap": 50, "maps": False},
     "execution": {"checkpoint_minutes": 0.0},
 }  # fmt: skip
 

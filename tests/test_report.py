@@ -52,7 +52,7 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def scored(study: Path) -> Run:
     """Categories."""
-    run = train(small(study), "report", "synapse-diffusion run report", quiet, quiet)
+    run = train(small(study, "evaluate.maps=true"), "report", "synapse-diffusion run report", quiet, quiet)
     evaluate(run.folder, quiet, quiet)
     return run
 
@@ -93,7 +93,16 @@ def test_page_of_categories(scored: Run) -> None:
     path = report([scored.folder], None, quiet, quiet)
     page = Page(path)
     assert path == scored.folder / "report.html"
-    assert {"r1-confusion", "r1-curve", "r1-scores", "r1-each", "r1-quality", "r1-checks", "r1-made"} <= page.ids
+    assert {
+        "r1-confusion",
+        "r1-curve",
+        "r1-maps",
+        "r1-scores",
+        "r1-each",
+        "r1-quality",
+        "r1-checks",
+        "r1-made",
+    } <= page.ids
     assert not page.ids & {"r1-found", "r1-drawn", "r1-fusion", "r1-time"}
     row = next(r for r in scored.read_scores() if r["split"] == "test" and r["model"] == "compact")
     assert f"{100 * row['value']:.1f} %, 95 % interval {100 * row['low']:.1f} % to" in page.shown

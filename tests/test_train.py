@@ -24,6 +24,7 @@ from synapse_diffusion.metrics import classification_scores
 from synapse_diffusion.models.base import Shape
 from synapse_diffusion.models.compact import CompactDecoder
 from synapse_diffusion.models.linear import binned, fit_linear
+from synapse_diffusion.parallel import Group
 from synapse_diffusion.runs import Run, load_tensors, save_atomically
 from synapse_diffusion.signal.scaling import Scaler
 from synapse_diffusion.store.epochs import Epochs
@@ -31,6 +32,7 @@ from synapse_diffusion.train import train
 from synapse_diffusion.training import checkpoint
 from synapse_diffusion.training.data import ScaledEpochs, open_stores
 from synapse_diffusion.training.examples import Asked, Examples, Pick, Trials, read
+from synapse_diffusion.training.feeding import n_steps
 from synapse_diffusion.training.parts import make_folds
 from synapse_diffusion.training.requests import SAVE_AND_END, Requests
 from synapse_diffusion.training.sources import open_sources
@@ -54,6 +56,14 @@ def test_one_seed_one_result(study: Path, trained: Run, tmp_path: Path, scores: 
     other = train(small(study, f"paths.runs={tmp_path}", "train.seed=1"), "small", "test", quiet, quiet)
     assert other.folder.name != trained.folder.name
     assert predictions(other) != predictions(trained)
+
+
+def test_more_trials_more_steps() -> None:
+    """However many trials there are, a fit passes over them twenty times; over few it goes 800 steps."""
+    few, many, said = (parse_recipe({}, changes).train for changes in ([], ["train.batch=256"], ["train.steps=7"]))
+    assert [n_steps(few, n, Group()) for n in (0, 1, 5000)] == [800, 800, 800]
+    assert n_steps(many, 1_000_000, Group()) == n_steps(few, 1_000_000, Group()) == 78_125
+    assert n_steps(said, 1_000_000, Group()) == 7
 
 
 @pytest.mark.parametrize("stop_after", [2, 9])
@@ -371,13 +381,16 @@ def test_the_linear_path_begins_as_shrinkage_lda() -> None:
     assert np.corrcoef(ours, features.numpy() @ lda.coef_[0])[0, 1] > 0.995
 
 
-def test_the_linear_baseline_is_scikit_learns() -> None:
-    x, y = gaussian(400, 2)
-    decoder = fit_linear(x.numpy(), y.numpy(), np.zeros(400, np.int64), 2, 1, 2, pooled=True)
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_the_linear_baseline_is_scikit_learns(n_classes: int) -> None:
+    x_NCT, y_N = (tensor.numpy() for tensor in gaussian(400, 2))
+    label_N, nobody_N = y_N + (np.arange(400) % 3 > 1) * (n_classes - 2), np.zeros(400, np.int64)
+    features_NF = binned(x_NCT, 2).astype(np.float64)
+    decoder = fit_linear(x_NCT, label_N, nobody_N, n_classes, 1, 2, pooled=True)
     assert decoder is not None
-    lda = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(binned(x.numpy(), 2), y.numpy())
-    expected = lda.predict_log_proba(binned(x.numpy(), 2))
-    assert np.allclose(decoder.log_probability(x.numpy(), np.zeros(400, np.int64)), expected, atol=1e-3)
+    lda = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto", priors=np.full(n_classes, 1 / n_classes))
+    expected = lda.fit(features_NF, label_N).predict_log_proba(features_NF)
+    assert np.allclose(decoder.log_probability(x_NCT, nobody_N), expected, atol=1e-4)
 
 
 SMALL_MODELS: dict[str, list[str]] = {

@@ -10,7 +10,7 @@ from typing import Final
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, FigureBase
 from numpy.typing import NDArray
 from scipy.signal import find_peaks
 
@@ -221,24 +221,79 @@ def _draw_maps(
     unit: str,
 ) -> None:  # fmt: skip
     """Topographies at samples `at` on one colour scale; planar gradiometers of one place as their magnitude."""
-    import mne  # takes a second, which the other drawings do not need
-
     known = np.isfinite(one.position_C3).all(1)
     position, values = _places(one.position_C3[known], mean_CT[known][:, list(at)])
     magnitude = len(position) < one.n_known
-    info = mne.create_info([str(k) for k in range(len(position))], 1.0, "eeg", verbose="error")
-    montage = mne.channels.make_dig_montage(dict(zip(info["ch_names"], position, strict=True)), coord_frame="head")
-    info.set_montage(montage)
     largest = float(np.abs(values).max()) or 1.0
-    for axis, k, value in zip(axes, at, values.T, strict=False):
+    limits, label = (0 if magnitude else -largest, largest), f"{unit}, magnitude" if magnitude else unit
+    titles = [f"{one.times_s[k] * 1000:.0f} ms" for k in at]
+    _topographies(figure, axes, position, values, titles, limits, "viridis" if magnitude else "RdBu_r", label)
+
+
+def _topographies(
+    figure: FigureBase, axes: Sequence[mpl.axes.Axes], position_C3: NDArray[np.float64], values_CK: NDArray[np.float64],
+    titles: Sequence[str], limits: tuple[float, float], colours: str, label: str,
+) -> None:  # fmt: skip
+    """One map a column of values, on one colour scale."""
+    import mne  # takes a second, which the other drawings do not need
+
+    info = mne.create_info([str(k) for k in range(len(position_C3))], 1.0, "eeg", verbose="error")
+    montage = mne.channels.make_dig_montage(dict(zip(info["ch_names"], position_C3, strict=True)), coord_frame="head")
+    info.set_montage(montage)
+    for axis, value_C, title in zip(axes, values_CK.T, titles, strict=False):
         image, _ = mne.viz.plot_topomap(
-            value, info, axes=axis, show=False, contours=4, extrapolate="local", sphere=_sphere(position),
-            cmap="viridis" if magnitude else "RdBu_r", vlim=(0 if magnitude else -largest, largest),
+            value_C, info, axes=axis, show=False, contours=np.linspace(*limits, 7)[1:-1], extrapolate="local",
+            sphere=_sphere(position_C3), cmap=colours, vlim=limits,
         )  # fmt: skip
-        axis.set_title(f"{one.times_s[k] * 1000:.0f} ms", fontsize=9)
+        axis.set_title(title, fontsize=9)
     bar = figure.colorbar(image, ax=list(axes), shrink=0.7, pad=0.02)
     bar.ax.tick_params(labelsize=8)
-    bar.set_label(f"{unit}, magnitude" if magnitude else unit, fontsize=8)
+    bar.set_label(label, fontsize=8)
+
+
+def draw_occlusion(
+    windows_s: Sequence[tuple[float, float]], rise_W: NDArray[np.float64], rise_CW: NDArray[np.float64],
+    position_C3: NDArray[np.float64], title: str, path: Path | None = None,
+) -> Figure:  # fmt: skip
+    """What blanking all sensors in each window of time costs, and below that what blanking a patch of them costs: a map
+    a window; a matrix where fewer than 8 positions are known."""
+    known = np.isfinite(position_C3).all(1)
+    enough = int(known.sum()) >= MIN_TOPOGRAPHY
+    n = len(windows_s)
+    figure = Figure(figsize=(max(7.5, 1.25 * n + 1.0), 5.2), layout="constrained")
+    figure.suptitle(title, fontsize=11)
+    grid = figure.add_gridspec(2, 1, height_ratios=[1.2, 1.0])
+    above, below = figure.add_subfigure(grid[0]), figure.add_subfigure(grid[1])
+    axis = above.subplots()
+    edges = [1000 * windows_s[0][0], *(1000 * stop for _, stop in windows_s)]
+    axis.stairs(rise_W, edges, fill=True, color=COLOURS[0])
+    axis.axhline(0.0, color="0.35", linewidth=1)
+    axis.set(
+        xlim=(edges[0], edges[-1]), xlabel="ms after onset", ylabel="rise of the loss (nats),\nall sensors blanked"
+    )
+    axis.tick_params(labelsize=9)
+    axis.spines[["top", "right"]].set_visible(False)
+    largest = max(float(np.abs(rise_CW).max()), 1e-12)
+    label = "nats, a patch blanked"
+    if enough:
+        titles = [f"{1000 * start:.0f}-{1000 * stop:.0f} ms" for start, stop in windows_s]
+        axes = below.subplots(1, n, squeeze=False)[0]
+        place_C3, first = np.unique(np.round(position_C3[known], 4), axis=0, return_index=True)
+        values_CW = rise_CW[known][first]
+        _topographies(below, axes, place_C3, values_CW, titles, (-largest, largest), "RdBu_r", label)
+    else:
+        axis = below.subplots()
+        image = axis.imshow(
+            rise_CW,
+            cmap="RdBu_r",
+            vmin=-largest,
+            vmax=largest,
+            aspect="auto",
+            extent=(edges[0], edges[-1], len(rise_CW), 0),
+        )
+        axis.set(xlabel="ms after onset", ylabel="sensor")
+        below.colorbar(image, ax=axis).set_label(label, fontsize=8)
+    return _save(figure, path)
 
 
 def _places(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ from synapse_diffusion.training.decoding import (
     temperature,
 )
 from synapse_diffusion.training.examples import Asked
+from synapse_diffusion.training.feeding import n_steps
 from synapse_diffusion.training.fitting import Course, fit
 from synapse_diffusion.training.learner import LINEAR_TRIALS
 from synapse_diffusion.training.loop import OnCheck
@@ -97,7 +99,7 @@ def _train(
     setting, run, folds = _begin(recipe, name, command, say, progress, group)
     if group.rank == 0:
         write_table(split_tables(setting, folds), run.folder / "splits.tsv")
-    bar = _Bar(progress, len(folds), recipe, len(network_names(setting)))
+    bar = _Bar(progress, len(folds), setting.recipe, len(network_names(setting)))
     predictions, curves = [], []
     for number, fold in enumerate(folds):
         stage = _Stage(setting, run, fold, number, group, requests)
@@ -124,7 +126,7 @@ def judge(recipe: Recipe, name: str, command: str, report: Report) -> pd.DataFra
     requests = Requests(recipe.execution.checkpoint_minutes)
     with requests.heard_from_signals(), session(device) as group:
         setting, run, folds = _begin(recipe, name, command, silent, silent, group)
-        tally, curves = _Tally(report, len(folds), recipe, group), []
+        tally, curves = _Tally(report, len(folds), setting.recipe, group), []
         for number, fold in enumerate(folds):
             stage = _Stage(setting, run, fold, number, group, requests)
             curves += stage.choices(network_names(setting)[0], tally.next_fit)
@@ -144,6 +146,8 @@ def _begin(
     n_outputs = len(task.names) if task.table is None else 0
     shapes = {n: shape_of(s.epochs, n_outputs, s.n_people) for n, s in sources.of.items()}
     setting = Setting(recipe, sources, task, shapes)
+    n_trials = max(len(rows) for rows in setting.rows(folds[0], TRAIN).values())
+    steps = n_steps(recipe.train, n_trials, group)
     about = {
         "task": task.kind,
         "classes": task.names,
@@ -151,10 +155,12 @@ def _begin(
         "channels": {n: s.epochs.channels for n, s in sources.of.items()},
         "shape": {n: shape.__dict__ for n, shape in shapes.items()},
         "targets": None if task.table is None else task.table.digest,
+        "steps": steps,
     }
     run = prepare_run(recipe, name, sources.digests(Path(recipe.paths.stores)), command, about, write=group.rank == 0)
     wait_for_all(group)
-    return setting, run, folds
+    planned = recipe.model_copy(update={"train": recipe.train.model_copy(update={"steps": steps})})
+    return replace(setting, recipe=planned), run, folds
 
 
 class _Tally:

@@ -253,8 +253,8 @@ class ModelSettings(Settings):
 class TrainSettings(Settings):
     """The training loop."""
 
-    steps: Count = 800
-    """Steps of the optimizer at most."""
+    steps: Annotated[int, Field(ge=0)] = 0
+    """Steps of the optimizer at most; 0: as many as 20 passes over the training trials take, at least 800."""
     checks: Count = 20
     """How often in these steps validation is looked at and a checkpoint written."""
     patience: Count = 10
@@ -325,5 +325,7 @@ class EvaluateSettings(Settings):
     made a table with `embed.encoder=gist`): what a decoder of nothing but low-level vision could reach."""
     dynamics: bool = False
     """Also what is decoded when: time-resolved scores, temporal generalisation, similarity structure, reliability."""
+    maps: bool = True
+    """Also which sensors and latencies the decoder lives on: what it loses where patches of sensors are blanked."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Of permutations and draws."""

@@ -59,9 +59,9 @@ def oriented_energy(images_B3HW: torch.Tensor, filters_SOHW: torch.Tensor) -> to
     spectrum_BHW = torch.fft.fft2(_equalised(padded_BHW))
     cells = []
     for filters_OHW in filters_SOHW:  # one scale at a time: 75 MB for 32 pictures
-        energy = torch.fft.ifft2(spectrum_BHW[:, None] * filters_OHW).abs()
-        inside = energy[..., BORDER:-BORDER, BORDER:-BORDER]
-        cells.append(functional.adaptive_avg_pool2d(inside, GRID).flatten(1))
+        response = torch.fft.ifft2(spectrum_BHW[:, None] * filters_OHW)
+        energy = response[..., BORDER:-BORDER, BORDER:-BORDER].abs()
+        cells.append(functional.adaptive_avg_pool2d(energy, GRID).flatten(1))
     return torch.cat(cells, 1)
 
 

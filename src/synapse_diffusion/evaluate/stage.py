@@ -12,6 +12,7 @@ from synapse_diffusion.evaluate.asking import Question, pick_of, questions, two_
 from synapse_diffusion.evaluate.confounds import feature_table
 from synapse_diffusion.evaluate.controls import control_answers
 from synapse_diffusion.evaluate.dynamics import dynamics
+from synapse_diffusion.evaluate.maps import occlude
 from synapse_diffusion.evaluate.newcomers import first_person, newcomers
 from synapse_diffusion.evaluate.observers import observe_classes, observe_images
 from synapse_diffusion.evaluate.pictures import draw_part, draw_scores
@@ -63,6 +64,8 @@ def evaluate(folder: Folder, say: Say = silent, progress: Progress = silent) -> 
     rows = with_holm(rows + _larger_galleries(trained, progress))
     if setting.recipe.evaluate.dynamics:
         rows += dynamics(trained, progress)
+    if setting.recipe.evaluate.maps:
+        occlude(trained, progress)
     trained.run.write_scores(rows)
     draw_scores(trained)
     return rows

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from synapse_diffusion.config import Recipe, load_recipe
 from synapse_diffusion.errors import SynapseError
 from synapse_diffusion.launch.queue import State, read_record, record_path, states
+from synapse_diffusion.runs import Run
 from synapse_diffusion.types import Say
 
 
@@ -77,6 +78,7 @@ def _how_far(folder: Path, steps: int) -> str:
                 state = json.loads(file.metadata()["state"])
         except (OSError, SafetensorError, KeyError, TypeError):  # finished just now
             continue
+        steps = steps or int(Run(folder).read_provenance()["steps"])
         score = f", validation loss {state['curve'][-1]['validation_loss']:.3f}" if state["curve"] else ""
         words.append(f"{path.stem.removesuffix('_unfinished')}: step {state['step']} of {steps}{score}")
     return "; ".join(words) or "no checkpoint yet"

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 from scipy.stats import rankdata
-from sklearn.covariance import ledoit_wolf
 
+from synapse_diffusion.covariance import ledoit_wolf
 from synapse_diffusion.metrics.classification import auc
 from synapse_diffusion.metrics.retrieval import ranks
 
@@ -45,7 +45,7 @@ def lda_by_bin(train_TNC: Array, label_N: Labels) -> tuple[Array, Array]:
     weights, biases = [], []
     for x_NC in train_TNC:
         mean_KC = mean_KN @ x_NC
-        within_CC, _ = ledoit_wolf(x_NC - mean_KC[label_N], assume_centered=True)
+        within_CC = ledoit_wolf(x_NC - mean_KC[label_N])
         weight_CK = np.linalg.solve(within_CC, mean_KC.T)
         weights.append(weight_CK)
         biases.append(-0.5 * np.einsum("kc,ck->k", mean_KC, weight_CK))

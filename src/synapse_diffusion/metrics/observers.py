@@ -15,7 +15,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
-from sklearn.covariance import ledoit_wolf
+
+from synapse_diffusion.covariance import ledoit_wolf
 
 Array = NDArray[np.float64]
 NODES: Final = 7
@@ -163,7 +164,7 @@ class Observer:
         n_classes = int(class_of_known.max()) + 1
         mean_KF = np.stack([pattern_NF[class_of_known == k].mean(0) for k in range(n_classes)])
         scale = pattern_NF.std()
-        within = ledoit_wolf((pattern_NF - mean_KF[class_of_known]) / scale, assume_centered=True)[0] * scale**2
+        within = ledoit_wolf((pattern_NF - mean_KF[class_of_known]) / scale) * scale**2
         gain_variance = np.repeat(self._gain_sd**2, n_ranks) / k_repeats
         same_stage = np.kron(np.eye(n_stages), np.ones((n_ranks, n_ranks)))
         nodes = range(NODES) if k_repeats == 1 else [NODES]  # a mean over repeats has met all latencies

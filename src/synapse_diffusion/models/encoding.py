@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
-from sklearn.covariance import ledoit_wolf
 
+from synapse_diffusion.covariance import ledoit_wolf
 from synapse_diffusion.models.linear import MAX_TRIALS, binned
 from synapse_diffusion.models.ridge import PENALTIES, solve_ridge
 
@@ -103,6 +103,6 @@ def fit_encoding(
 
 def _whitening(residual_NF: NDArray[np.float64]) -> NDArray[np.float64]:
     """Inverse transposed Cholesky factor (F, F) of the shrunk covariance of residuals around zero."""
-    covariance_FF = ledoit_wolf(residual_NF, assume_centered=True)[0]
+    covariance_FF = ledoit_wolf(residual_NF)
     identity_FF = np.eye(len(covariance_FF))
     return np.asarray(solve_triangular(np.linalg.cholesky(covariance_FF), identity_FF, lower=True).T)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from synapse_diffusion.config import Recipe
 from synapse_diffusion.config.tree import digest_of
 from synapse_diffusion.encoders.features import Column, Missing
 from synapse_diffusion.figures import draw_bars, draw_pictures
@@ -36,15 +37,20 @@ FREE: Final = ("batch", "darknet", "clip", "networks")
 
 
 def reconstruct(
-    folder: Folder, overrides: Sequence[str] = (), say: Say = silent, progress: Progress = silent
+    folder: Folder,
+    overrides: Sequence[str] = (),
+    say: Say = silent,
+    progress: Progress = silent,
+    edited: Recipe | None = None,
 ) -> tuple[Path, list[dict[str, Any]]]:
     """Draw, score, and return the folder of the pictures and the rows that are added to the run's scores.json.
 
-    `overrides`: other settings of pictures than the run's. Raises `RunError` where the run or its generator is missing
+    `edited`: a recipe of the same decoder whose settings of pictures hold, rather than the run's; `overrides`: some
+    that differ. Raises `RunError` where the run or its generator is missing
     or unfit, `MissingError` for a pretrained pipeline's files, `SettingsError`, `StoreError`, `DataError`.
     """
     folder = Path(folder)
-    opened = open_pictured(folder, overrides, progress)
+    opened = open_pictured(folder, overrides, progress, edited)
     recipe, generator, files = opened.recipe, opened.generator, opened.files
     settings, parts = recipe.reconstruct, opened.parts
     choices = {name: value for name, value in settings.model_dump(mode="json").items() if name not in FREE}

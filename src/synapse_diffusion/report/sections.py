@@ -25,7 +25,8 @@ RIVALS: Final = ("eeg", "meg", "sum", "two eeg people", "two meg people")
 FIGURES: Final = {
     "confusion": (r"confusion_(val|test)|questions_(val|test)", "Confusion matrices"),
     "repeats": (r"retrieval", "Repeats"),
-    "time": (r".*_(eeg|meg)", "Time-resolved decoding"),
+    "time": (r"(?!maps_).*_(eeg|meg)", "Time-resolved decoding"),
+    "maps": (r"maps_(eeg|meg)", "Sensors and latencies"),
     "people": (r"adaptation", "New people"),
     "curve": (r"curve", "Learning curve"),
 }
@@ -37,6 +38,10 @@ CAPTIONS: Final = {
     "questions_test": "Area under the curve of each question, test.",
     "retrieval": "How often the picture that was seen comes first, over the number of repeats that are averaged.",
     "adaptation": "What labelled trials of people are worth whom training never met.",
+    "maps_eeg": "What the decoder loses where EEG sensors are blanked for 0.1 s, validation: all of them, and patches "
+    "of neighbours (maps). Red: it needs them.",
+    "maps_meg": "What the decoder loses where MEG sensors are blanked for 0.1 s, validation: all of them, and patches "
+    "of neighbours (maps). Red: it needs them.",
     "curve": "Training and validation loss and the validation score over the steps.",
 }
 

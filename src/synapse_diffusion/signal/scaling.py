@@ -7,7 +7,8 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.covariance import ledoit_wolf
+
+from synapse_diffusion.covariance import ledoit_wolf
 
 MAX_ROWS: Final = 60_000  # samples for a covariance of at most some hundred sensors: its error is below 1 %
 RANK_TOLERANCE: Final = 1e-6  # of the largest eigenvalue; the average reference takes one dimension away
@@ -53,7 +54,7 @@ def fit_scaler(x_NCT: NDArray[np.float32], groups: NDArray[np.int64], method: st
 def whitening(residual_NC: NDArray[np.float64]) -> NDArray[np.float64]:
     """Inverse square root of the shrunk covariance, zero in directions that the reference removed."""
     scale = _positive(residual_NC.std(0))
-    covariance, _ = ledoit_wolf(residual_NC / scale, assume_centered=True)
+    covariance = ledoit_wolf(residual_NC / scale)
     values, vectors = np.linalg.eigh(covariance)
     sample_values = np.linalg.eigvalsh(np.atleast_2d(np.cov(residual_NC.T / scale[:, None])))
     lost = int(np.sum(sample_values < RANK_TOLERANCE * sample_values[-1]))

@@ -39,7 +39,7 @@ from synapse_diffusion.training.decoders import (
 )
 from synapse_diffusion.training.decoding import FoldModels, load_network, network_names, shapes_of
 from synapse_diffusion.training.examples import Asked, Examples
-from synapse_diffusion.training.feeding import Feed, batch_size
+from synapse_diffusion.training.feeding import FEWEST_STEPS, Feed, batch_size
 from synapse_diffusion.training.fitting import begin_fit, outputs
 from synapse_diffusion.training.learner import STATISTICS_TRIALS, Learner
 from synapse_diffusion.training.loop import LARGEST_GRADIENT, seed_of
@@ -312,7 +312,7 @@ def learn(begin: Callable[[Examples], Learner], lesson: Lesson) -> tuple[Learner
     pupils = [_Pupil(begin, lesson, lesson.fold_N != fold) for fold in folds]
     asked = [lesson.asked(lesson.fold_N == fold) for fold in folds]
     losses: list[float] = []
-    for k, stop in enumerate(n for n in STEPS if n <= lesson.setting.recipe.train.steps):
+    for k, stop in enumerate(n for n in STEPS if n <= (lesson.setting.recipe.train.steps or FEWEST_STEPS)):
         answers = [pupil.after(stop, part) for pupil, part in zip(pupils, asked, strict=True)]
         out_ND, target_N = (torch.cat(parts) for parts in zip(*answers, strict=True))
         losses.append(pupils[0].averaged.objective.judge(out_ND, target_N).loss)

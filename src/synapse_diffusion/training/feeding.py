@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -22,6 +23,7 @@ from synapse_diffusion.training.examples import Asked, Batch, Examples, read
 AHEAD: Final = 3  # batches
 READERS: Final = 2  # threads: whitening 271 sensors takes longer than a small decoder's step
 EVEN: Final = 8  # processes that can share a batch of the default size
+PASSES, FEWEST_STEPS = 20, 800  # where settings leave the steps open
 ORDER, DRAW, NOISE = 7, 8, 9  # streams of random numbers
 
 
@@ -120,6 +122,13 @@ class Feed:
             drawn = torch.rand(n, x_BCT.shape[1], 1, generator=generator, device=x_BCT.device)
             x_BCT = x_BCT * (drawn[share] >= settings.channel_dropout)
         return x_BCT
+
+
+def n_steps(settings: TrainSettings, n_trials: int, group: Group) -> int:
+    """Steps of a fit on that many training trials."""
+    if settings.steps or not n_trials:
+        return settings.steps or FEWEST_STEPS
+    return max(FEWEST_STEPS, math.ceil(PASSES * n_trials / batch_size(settings, n_trials, group)))
 
 
 def batch_size(settings: TrainSettings, n_items: int, group: Group) -> int:
