@@ -11,14 +11,14 @@ from __future__ import annotations
 import argparse
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from synapse_diffusion.bids.truth import read_truth
 from synapse_diffusion.config import Recipe, load_recipe
 from synapse_diffusion.evaluate import observer_epochs, person_observer
-from synapse_diffusion.pipeline import run_recipe
+from synapse_diffusion.pipeline import run_recipe, stages_of
+from synapse_diffusion.runs import Run
 from synapse_diffusion.training.data import open_epochs, open_stores
 
 
@@ -51,7 +51,8 @@ def study(name: str, preset: str, seed: int, folder: Path) -> dict[str, float]:
         [f"simulate.preset={preset}", f"simulate.seed={seed}", "evaluate.permutations=0", "evaluate.bootstrap=0"]
         + [f"paths.{name}={folder / name}" for name in ("bids", "stores", "runs")],
     )  # fmt: skip
-    rows: list[dict[str, Any]] = run_recipe(recipe, "x", "benchmark", quiet, quiet, simulated=True)[1]
+    folder = run_recipe(recipe, "x", "benchmark", quiet, quiet, quiet, stages_of(recipe, "simulate", "evaluate"))
+    rows = Run(folder).read_scores()
     found = {
         f"{row['model']}, {'single trials' if row['k_repeats'] == 1 else 'means of 12'}": float(row["value"])
         for row in rows

@@ -12,7 +12,7 @@ import torch
 
 from conftest import quiet, small
 from synapse_diffusion.config import EvaluateSettings, ExecutionSettings, dump_recipe
-from synapse_diffusion.convert.stage import _n_workers
+from synapse_diffusion.convert.stage import n_workers
 from synapse_diffusion.errors import MissingError, StoreError
 from synapse_diffusion.evaluate import evaluate
 from synapse_diffusion.runs import Run
@@ -120,9 +120,9 @@ def test_threads_are_noticed(trained: Run, base: Rows, tmp_path: Path) -> None:
 
 
 def test_workers_are_noticed(study: Path) -> None:
-    assert _n_workers(small(study, "execution.workers=3"), 8) == 3
-    assert _n_workers(small(study, "execution.workers=3"), 2) == 2
-    assert _n_workers(small(study, "execution.workers=0"), 1) == 1
+    assert n_workers(small(study, "execution.workers=3"), 8) == 3
+    assert n_workers(small(study, "execution.workers=3"), 2) == 2
+    assert n_workers(small(study, "execution.workers=0"), 1) == 1
 
 
 def test_the_check_of_stores_is_noticed(study: Path, tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def made(study: Path) -> tuple[Path, Run, Run]:
 
 @pytest.fixture(scope="module")
 def drawn(made: tuple[Path, Run, Run]) -> tuple[Path, list[dict[str, Any]]]:
-    made[1].write_scores([{"task": "retrieve", "value": 1.0}])
+    made[1].write_scores([{"task": "retrieve", "value": 1.0}], {})
     return reconstruct(made[1].folder, (), quiet, quiet)
 
 

@@ -59,6 +59,40 @@ def embed(recipe: Recipe, say: Say = silent, progress: Progress = silent) -> tup
     cannot be read or two of one name, `BusyError` while another process writes this table, and what `build_encoder`
     raises.
     """
+    asked = look(recipe, progress)
+    return asked.folder, embed_asked(recipe, asked, say, progress)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is to be embedded, by what, and where the table is."""
+
+    pictures: Sequence[Picture]
+    encoder: Encoder
+    key: str
+    """Digest of the encoder and all settings that vectors depend on."""
+    folder: Path
+
+    @property
+    def images(self) -> pd.DataFrame:
+        """The pictures as a table."""
+        return pd.DataFrame(
+            [(p.image_id, p.concept, str(p.n_bytes), p.digest) for p in self.pictures],
+            columns=["image_id", "concept", "bytes", "sha256"],
+        )
+
+    def unembedded(self) -> str:
+        """Why there is something to embed; empty: the table is of these images. Raises `StoreError` for damage."""
+        if not self.folder.exists():
+            return "this encoder has no table of this data set yet"
+        there, now = (set(table.itertuples(index=False, name=None)) for table in (_images_of(self.folder), self.images))
+        if there == now:
+            return ""
+        return f"{len(now - there)} images are new or changed, {len(there - now)} are gone or were others"
+
+
+def look(recipe: Recipe, progress: Progress) -> Asked:
+    """All images of `paths.images`, by content, and their encoder. Raises as `embed`."""
     root = images_root(recipe.paths)
     files = find_images(root)
     use_threads(recipe.execution.threads)
@@ -69,32 +103,31 @@ def embed(recipe: Recipe, say: Say = silent, progress: Progress = silent) -> tup
     )
     folder = Path(recipe.paths.embeddings) / f"{recipe.data.name}-{encoder.name}-{key[:8]}"
     pictures = sorted(_identified(files, root, progress), key=lambda picture: picture.image_id)
+    return Asked(pictures, encoder, key, folder)
+
+
+def embed_asked(recipe: Recipe, asked: Asked, say: Say, progress: Progress) -> EmbeddingTable:
+    """Embed what has no vector yet."""
+    folder = asked.folder
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with locked(folder.with_name(f".{folder.name}.lock"), folder):
-            return folder, _embedded(recipe, encoder, key, folder, pictures, say, progress)
+            table = _embedded(recipe, asked, say, progress)
     except OSError as error:
         raise MissingError(
             f"{folder}: cannot be written: {error.strerror}; free some space or set paths.embeddings"
         ) from None
+    say(f"embedded: {len(table.rows)} images by {asked.encoder.name}")
+    say("numbers an image: " + ", ".join(f"{layer} {vectors.shape[1]}" for layer, vectors in table.vectors.items()))
+    say(str(folder))
+    return table
 
 
-def _embedded(
-    recipe: Recipe,
-    encoder: Encoder,
-    key: str,
-    folder: Path,
-    pictures: Sequence[Picture],
-    say: Say,
-    progress: Progress,
-) -> EmbeddingTable:
-    images = pd.DataFrame(
-        [(p.image_id, p.concept, str(p.n_bytes), p.digest) for p in pictures],
-        columns=["image_id", "concept", "bytes", "sha256"],
-    )
+def _embedded(recipe: Recipe, asked: Asked, say: Say, progress: Progress) -> EmbeddingTable:
+    folder, encoder, key, pictures, images = asked.folder, asked.encoder, asked.key, asked.pictures, asked.images
     if folder.exists():
         table = open_embeddings(folder)
-        if _images_of(folder).equals(images):
+        if not asked.unembedded():
             say(f"{len(pictures)} images: all done before")
             return table
     cache = VectorCache(folder)

@@ -51,6 +51,7 @@ def predict(
             for number in range(len(trained.folds))
             for rows in trained.rows(number, TEST).values()
         ]
+        say(f"{sum(len(part) for part, _ in parts)} test trials are decoded")
         return _write(trained, parts, target, "test")
     if len(trained.folds) > 1:
         say(f"{folder}: {len(trained.folds)} folds; the first one's decoder is used")

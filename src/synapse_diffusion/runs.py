@@ -21,13 +21,13 @@ from safetensors.torch import load_file as load_torch_file
 from safetensors.torch import save_file as save_torch_file
 
 from synapse_diffusion.config import Recipe, dump_recipe, load_recipe
-from synapse_diffusion.config.tree import PICTURES, digest_of
-from synapse_diffusion.errors import MissingError, RunError
+from synapse_diffusion.config.tree import PICTURES, differences, digest_of
+from synapse_diffusion.errors import MissingError, RunError, SynapseError
 from synapse_diffusion.metrics import Score
 from synapse_diffusion.models.fusion import FUSED
 from synapse_diffusion.signal.scaling import Scaler
 from synapse_diffusion.splits import TEST, VALIDATION
-from synapse_diffusion.store.files import read_table, whole, write_json, write_table
+from synapse_diffusion.store.files import file_digest, read_table, whole, write_json, write_table
 from synapse_diffusion.types import Folder
 
 if TYPE_CHECKING:
@@ -42,6 +42,10 @@ CLAIMS: Final = ("none", "shuffled_labels")
 """Controls of rows that say something of the decoder that was trained; the other controls make no claim."""
 NUMBERS: Final = ("fold", "k_repeats", "rank", "score", "gallery")
 """Columns of predictions that are no text, beside `p(...)`."""
+NEEDED: Final = ("recipe.toml", "splits.tsv", "scaler.safetensors", "curve.tsv", "predictions/validation.tsv")
+"""What training leaves."""
+FREE: Final = ("paths", "execution", "evaluate", "tune", *PICTURES)
+"""Branches that change no decoder."""
 PACKAGES: Final = ("synapse-diffusion", "torch", "numpy", "scipy", "scikit-learn", "mne", "pandas")
 Scalers = dict[str, Scaler]
 """By `stage/person/session`; a stage is `fold0`, or `fold0_refit` for the final fit on training and validation."""
@@ -95,6 +99,28 @@ class Run:
         path = self.folder / "recipe.toml"
         if expected is not None and _trained_with(path.read_text(encoding="utf-8")) != expected:
             raise RunError(f"{path}: edited or cut short since the training; train again with the recipe that is meant")
+
+    def finish(self) -> None:
+        """Note in provenance.json what training has left, by digest: it is trained as long as that is there."""
+        paths = [self.folder / "splits.tsv", self.folder / "curve.tsv", *(self.folder / "checkpoints").glob("*")]
+        files = {str(path.relative_to(self.folder)): file_digest(path) for path in sorted(paths)}
+        write_json({**self.read_provenance(), "files": files}, self.folder / "provenance.json")
+
+    @property
+    def content(self) -> str:
+        """Digest of what training has left; empty where it is unfinished, or a file is gone or another one."""
+        if not all((self.folder / name).exists() for name in ("provenance.json", *NEEDED)):
+            return ""
+        files: Mapping[str, str] = self.read_provenance().get("files", {})
+        there = {name: file_digest(self.folder / name) for name in files if (self.folder / name).is_file()}
+        return digest_of(there) if files and there == files else ""
+
+    def keep_recipe(self, recipe: Recipe) -> None:
+        """`recipe.toml`: what is done with the run after training may differ from call to call."""
+        text, path = dump_recipe(recipe), self.folder / "recipe.toml"
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            with whole(path) as part:
+                part.write_text(text, encoding="utf-8")
 
     @property
     def splits(self) -> pd.DataFrame:
@@ -290,12 +316,29 @@ class Run:
         path.parent.mkdir(exist_ok=True)
         write_table(table, path)
 
-    def write_scores(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """`scores.json`: one row a figure. Rows that are there of other tasks stay."""
+    def write_scores(self, rows: Sequence[Mapping[str, Any]], inputs: Mapping[str, str]) -> None:
+        """`scores.json`: one row a figure, and by task the digests of what they are of. Those of other tasks stay."""
         tasks = {row["task"] for row in rows}
         there = self.read_scores() if (self.folder / "scores.json").exists() else []
         kept = [row for row in there if row["task"] not in tasks]
-        write_json({"version": SCORES_VERSION, "rows": [*kept, *rows]}, self.folder / "scores.json")
+        every = {**self._inputs, **{task: dict(inputs) for task in tasks}}
+        write_json({"version": SCORES_VERSION, "inputs": every, "rows": [*kept, *rows]}, self.folder / "scores.json")
+
+    def unscored(self, task: str, inputs: Mapping[str, str]) -> str:
+        """Why the task's rows of scores.json are not those of these inputs; empty where they are."""
+        if (before := self._inputs.get(task)) is None:
+            return "not scored yet"
+        names = [name for name in inputs if inputs[name] != before.get(name)]
+        return f"{' and '.join(names)} changed" if names else ""
+
+    @property
+    def _inputs(self) -> dict[str, dict[str, str]]:
+        """By task, of the rows of scores.json."""
+        try:
+            found: dict[str, dict[str, str]] = json.loads((self.folder / "scores.json").read_text())["inputs"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}
+        return found
 
     def read_scores(self) -> list[dict[str, Any]]:
         """The rows of scores.json. Raises `RunError` where it is missing or damaged."""
@@ -353,24 +396,54 @@ def open_run(folder: Path) -> Run:
     return run
 
 
-def run_of(recipe: Recipe, name: str, contents: Mapping[str, str]) -> Run:
-    """The folder of this recipe on these stores (digest by folder): equal settings and data lead to the same one.
+@dataclass(frozen=True)
+class Given:
+    """What a decoder is trained on: digests of the stores, by folder, and of what trials are decoded into."""
+
+    stores: Mapping[str, str]
+    targets: str
+
+
+def run_of(recipe: Recipe, name: str, given: Given) -> Run:
+    """The folder of this recipe on these data: equal settings and data lead to the same one.
 
     `name` begins its own; empty: that of the data set.
     """
-    key = digest_of({"recipe": recipe.digest(), "stores": dict(contents)})
+    key = digest_of({"recipe": recipe.digest(), "stores": dict(given.stores), "targets": given.targets})
     return Run(Path(recipe.paths.runs) / f"{name or recipe.data.name}-{key[:8]}")
 
 
-def prepare_run(
-    recipe: Recipe, name: str, contents: Mapping[str, str], command: str, about: Mapping[str, Any], *, write: bool
-) -> Run:
+def untrained(run: Run, recipe: Recipe, given: Given) -> str:
+    """Why the run is to be trained: what differs from the latest of its name that is trained; empty: it is trained."""
+    if run.content:
+        return ""
+    if (run.folder / "provenance.json").exists():
+        return "it was begun, or what it left is gone in part"
+    others = sorted(
+        run.folder.parent.glob(run.folder.name[:-8] + "[0-9a-f]" * 8), key=lambda path: path.stat().st_mtime
+    )
+    for other in map(Run, reversed(others)):
+        try:
+            before = other.provenance
+            there, now = (tomllib.loads(dump_recipe(one)) for one in (other.recipe, recipe))
+        except SynapseError:
+            continue
+        settings = [one for one in differences(there, now) if one[0].partition(".")[0] not in FREE]
+        if settings:
+            return ", ".join(f"{key} = {value} now, {was} in {other.folder.name}" for key, was, value in settings[:3])
+        if before["stores"] != given.stores:
+            return f"the stores changed since {other.folder.name}"
+        return f"what trials are decoded into changed since {other.folder.name}"
+    return "not trained yet"
+
+
+def prepare_run(recipe: Recipe, name: str, given: Given, command: str, about: Mapping[str, Any], *, write: bool) -> Run:
     """The run's folder, with recipe and provenance (unless another process writes them)."""
-    run = run_of(recipe, name, contents)
+    run = run_of(recipe, name, given)
     if not write:
         return run
     content = {"recipe_digest": recipe.digest(), "trained_with": _trained_with(dump_recipe(recipe))}
-    begin_run(run, recipe, command, {**content, "stores": dict(contents), **about})
+    begin_run(run, recipe, command, {**content, "stores": dict(given.stores), "targets": given.targets, **about})
     return run
 
 
@@ -385,8 +458,7 @@ def begin_run(run: Run, recipe: Recipe, command: str, about: Mapping[str, Any]) 
     }
     try:
         (run.folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-        with whole(run.folder / "recipe.toml") as part:
-            part.write_text(dump_recipe(recipe), encoding="utf-8")
+        run.keep_recipe(recipe)
         write_json(provenance, run.folder / "provenance.json")
     except OSError as error:
         raise MissingError(f"{run.folder}: cannot be written: {error.strerror}; set paths.runs elsewhere") from None
@@ -420,8 +492,7 @@ def load_tensors(path: Path) -> dict[str, torch.Tensor]:
 def _trained_with(recipe_toml: str) -> str:
     """Digest of the text's settings but those that change no decoder; defaults that come later are none."""
     tree = tomllib.loads(recipe_toml)
-    free = ("paths", "execution", "evaluate", "tune", *PICTURES)
-    return digest_of({key: value for key, value in tree.items() if key not in free})
+    return digest_of({key: value for key, value in tree.items() if key not in FREE})
 
 
 def _version(package: str) -> str:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -25,7 +25,7 @@ from synapse_diffusion.parallel import (
     use_threads,
     wait_for_all,
 )
-from synapse_diffusion.runs import Run, load_tensors, prepare_run, run_of, save_atomically
+from synapse_diffusion.runs import Given, Run, load_tensors, prepare_run, run_of, save_atomically, untrained
 from synapse_diffusion.splits import TRAIN, VALIDATION
 from synapse_diffusion.store.files import write_table
 from synapse_diffusion.training.baselines import (
@@ -62,6 +62,8 @@ from synapse_diffusion.training.sources import open_sources
 from synapse_diffusion.training.tasks import make_task
 from synapse_diffusion.types import PYTHON, Progress, Say, silent
 
+SCORES: Final = {"classify": "balanced accuracy", "questions": "mean AUC", "retrieve": "top-1"}
+"""What `validation_score` is."""
 Report = Callable[[float, float], bool]
 """Hears which share of a search's steps is done, and the mean of the fits' best validation losses so far; tells whether
 to go on."""
@@ -85,10 +87,22 @@ def train(recipe: Recipe, name: str = "", command: str = PYTHON, say: Say = sile
 
 
 def find_run(recipe: Recipe, name: str) -> Run:
-    """The run that `train` makes of this recipe and the stores that are there. Raises `StoreError`."""
+    """The run that `train` makes of this recipe and the data that are there. Raises as `train`."""
+    return run_of(recipe, name, _given(recipe))
+
+
+def find_state(recipe: Recipe, name: str) -> tuple[Run, str]:
+    """The same run, and why it is to be trained; empty: it is trained to the end."""
+    given = _given(recipe)
+    run = run_of(recipe, name, given)
+    return run, untrained(run, recipe, given)
+
+
+def _given(recipe: Recipe) -> Given:
+    """What the recipe's decoder is trained on, by what the stores' manifests say of them."""
     quick = recipe.execution.model_copy(update={"verify_stores": False})
     sources = open_sources(recipe.model_copy(update={"execution": quick}), torch.device("cpu"), silent)
-    return run_of(recipe, name, sources.digests(Path(recipe.paths.stores)))
+    return Given(sources.digests(Path(recipe.paths.stores)), make_task(recipe, sources).digest)
 
 
 def _train(
@@ -102,17 +116,34 @@ def _train(
     bar = _Bar(progress, len(folds), setting.recipe, len(network_names(setting)))
     predictions, curves = [], []
     for number, fold in enumerate(folds):
+        progress("fitting scalers, folds", number, len(folds))
         stage = _Stage(setting, run, fold, number, group, requests)
         curves.append(stage.networks(bar))
         if group.rank == 0:
+            progress("fitting closed-form decoders, folds", number, len(folds))
             stage.baselines()
+            progress("asking validation trials, folds", number, len(folds))
             predictions.append(stage.predict())
         wait_for_all(group)
     if group.rank == 0:
         run.write_predictions(VALIDATION, pd.concat(predictions, ignore_index=True))
-        write_table(pd.concat(curves, ignore_index=True), run.folder / "curve.tsv")
+        curve = pd.concat(curves, ignore_index=True)
+        write_table(curve, run.folder / "curve.tsv")
+        run.finish()
+        _say_trained(setting, run, curve, say)
     wait_for_all(group)
     return run
+
+
+def _say_trained(setting: Setting, run: Run, curve: pd.DataFrame, say: Say) -> None:
+    networks, kinds = network_names(setting), kinds_for(setting.task, setting.recipe)
+    main = curve[curve["model"] == networks[0]]
+    best = main.loc[main.groupby(["fold", "member"])["validation_loss"].idxmin()]
+    decoded = {"classify": "classes", "questions": "questions", "retrieve": "layers of images' vectors"}
+    say(f"trained: {', '.join([*networks, *kinds])} on {len(setting.task.names)} {decoded[setting.task.kind]}")
+    score = best["validation_score"].mean()
+    say(f"validation {SCORES[setting.task.kind]} {score:.3f}, fits: {len(best)}, each at its best check")
+    say(str(run.folder))
 
 
 def judge(recipe: Recipe, name: str, command: str, report: Report) -> pd.DataFrame:
@@ -154,10 +185,10 @@ def _begin(
         "people": {n: dict(s.person_of) for n, s in sources.of.items()},
         "channels": {n: s.epochs.channels for n, s in sources.of.items()},
         "shape": {n: shape.__dict__ for n, shape in shapes.items()},
-        "targets": None if task.table is None else task.table.digest,
         "steps": steps,
     }
-    run = prepare_run(recipe, name, sources.digests(Path(recipe.paths.stores)), command, about, write=group.rank == 0)
+    given = Given(sources.digests(Path(recipe.paths.stores)), task.digest)
+    run = prepare_run(recipe, name, given, command, about, write=group.rank == 0)
     wait_for_all(group)
     planned = recipe.model_copy(update={"train": recipe.train.model_copy(update={"steps": steps})})
     return replace(setting, recipe=planned), run, folds

@@ -22,7 +22,7 @@ NOT_AVAILABLE: Final = "n/a"  # BIDS's word for a missing value
 
 SegmentKind = Literal["bad", "dropout", "boundary"]
 Progress = Callable[[str, int, int], None]
-"""`progress(what, done, total)`, called as work goes on."""
+"""`progress(what, done, total)`, called as work goes on; after a comma in `what` stands what changes meanwhile."""
 Say = Callable[[str], None]
 """`say(line)`: one line for the user."""
 Folder = str | os.PathLike[str]

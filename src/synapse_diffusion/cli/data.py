@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 
 import typer
 
+from synapse_diffusion.cli.output import progress_bar, say
 from synapse_diffusion.cli.tables import print_info
-from synapse_diffusion.cli.words import RecipeArgument, SetOption, progress_bar, recipe_of, say
+from synapse_diffusion.cli.words import RecipeArgument, SetOption, recipe_of
 from synapse_diffusion.errors import SettingsError
 
 
@@ -35,7 +36,8 @@ def download(
     if what == "things":
         if subject or session or derivative or dry_run or recipe:
             raise SettingsError("download things: takes a folder and --from only; the rest is for eeg1 and meg")
-        download_things(out, say, from_)
+        with progress_bar():
+            download_things(out, say, from_)
         return
     people, sessions = _names(subject), _names(session)
     if recipe:
@@ -77,13 +79,11 @@ def convert(
     from synapse_diffusion.convert import convert, convert_pairs
 
     settings = recipe_of(modality, recipe, set_)
-    if modality == "comb":
-        say(str(convert_pairs(settings, say).folder))
-        return
     with progress_bar() as progress:
-        results = convert(settings, say, progress, _shard(shard))
-    trials = sum(result.n_trials for result in results)
-    say(f"{len(results)} recordings, {trials} trials in {Path(settings.paths.stores) / settings.data.name}")
+        if modality == "comb":
+            convert_pairs(settings, say, progress)
+        else:
+            convert(settings, say, progress, _shard(shard))
 
 
 def embed(recipe: RecipeArgument, set_: SetOption = None) -> None:
@@ -93,10 +93,7 @@ def embed(recipe: RecipeArgument, set_: SetOption = None) -> None:
 
     settings = load_recipe(recipe, set_ or ())
     with progress_bar() as progress:
-        folder, table = embed(settings, say, progress)
-    for layer, vectors in table.vectors.items():
-        say(f"{layer}: {vectors.shape[1]} numbers an image")
-    say(str(folder))
+        embed(settings, say, progress)
 
 
 def export(

@@ -1,4 +1,4 @@
-"""Commands of jobs on a Slurm cluster."""
+"""Commands about this machine, and about jobs on a Slurm cluster."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from synapse_diffusion.cli.words import RecipeArgument, SetOption
+from synapse_diffusion.cli.output import progress_bar, say
+from synapse_diffusion.cli.words import RecipeArgument, SetOption, shipped
+from synapse_diffusion.errors import MissingError
 
 
 def submit(
@@ -30,14 +32,39 @@ def submit(
     from synapse_diffusion.launch.cluster import load_cluster
     from synapse_diffusion.launch.submit import submit
 
-    submit(stage, recipe, set_ or [], load_cluster(cluster, slurm or ()), typer.echo, dry_run=dry_run)
+    submit(stage, recipe, set_ or [], load_cluster(cluster, slurm or ()), say, dry_run=dry_run)
 
 
 def status(recipe: RecipeArgument, set_: SetOption = None) -> None:
     """Say how far the jobs that `submit` made are, and the recipe's runs."""
     from synapse_diffusion.launch.status import status
 
-    status(recipe, set_ or [], typer.echo)
+    status(recipe, set_ or [], say)
+
+
+def doctor(
+    recipe: Annotated[
+        str | None,
+        typer.Argument(help="TOML file, or a shipped recipe: what it needs is looked for.", autocompletion=shipped),
+    ] = None,
+    set_: SetOption = None,
+) -> None:
+    """Say what this machine has, what that means for a recipe, and what the recipe lacks (exit code 3)."""
+    from synapse_diffusion.cli.tables import print_facts
+    from synapse_diffusion.config import load_recipe
+    from synapse_diffusion.doctor import diagnose
+
+    with progress_bar("nothing was written"):
+        found = diagnose(None if recipe is None else load_recipe(recipe, set_ or ()))
+    print_facts("this machine", found.machine, (found.extras,))
+    if recipe is None:
+        return
+    print_facts(f"for {recipe}", found.recipe)
+    for line in found.lacks:
+        say(f"lacks: {line}")
+    if found.lacks:
+        raise typer.Exit(MissingError.exit_code)
+    say(f"nothing is lacking: synapse-diffusion run {recipe}")
 
 
 def where(recipe: RecipeArgument, set_: SetOption = None) -> None:
@@ -45,4 +72,4 @@ def where(recipe: RecipeArgument, set_: SetOption = None) -> None:
     from synapse_diffusion.config import load_recipe
     from synapse_diffusion.train import find_run
 
-    typer.echo(find_run(load_recipe(recipe, set_ or ()), Path(recipe).stem).folder)
+    say(str(find_run(load_recipe(recipe, set_ or ()), Path(recipe).stem).folder))

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
+from synapse_diffusion.cli.output import is_speaker, progress_bar, say
 from synapse_diffusion.cli.tables import print_pictures, print_scores, print_seeds
-from synapse_diffusion.cli.words import RecipeArgument, SetOption, command_line, progress_bar, recipe_of, say
+from synapse_diffusion.cli.words import RecipeArgument, SetOption, command_line, recipe_of, shipped
 from synapse_diffusion.errors import SettingsError
+from synapse_diffusion.pipeline import Stage
 
 
 def train(
@@ -18,7 +19,10 @@ def train(
         Literal["eeg", "meg", "fusion", "generator", "prior"],
         typer.Argument(help="A decoder of EEG, MEG or both; or what `reconstruct` draws pictures with."),
     ],
-    recipe: Annotated[str, typer.Argument(help="A recipe's name or TOML file; of a prior, the folder of a run.")],
+    recipe: Annotated[
+        str,
+        typer.Argument(help="A recipe's name or TOML file; of a prior, the folder of a run.", autocompletion=shipped),
+    ],
     set_: SetOption = None,
 ) -> None:
     """Train a decoder (fusion: of EEG and MEG together) and linear baselines; opens training and validation data only.
@@ -31,26 +35,22 @@ def train(
 
         with progress_bar() as progress:
             folder = train_prior(Path(recipe), set_ or (), say, progress)
-        say(f"next: synapse-diffusion reconstruct {recipe} --set reconstruct.prior=flow")
         say(str(folder))
+        say(f"next: synapse-diffusion reconstruct {recipe} --set reconstruct.prior=flow")
         return
-    speaks = os.environ.get("RANK", "0") == "0"  # of those that torchrun has started, one
     if what == "generator":
         from synapse_diffusion.config import load_recipe
         from synapse_diffusion.generate import train_generator
 
         with progress_bar() as progress:
-            run = train_generator(load_recipe(recipe, set_ or ()), command_line(), say, progress)
-        if speaks:
-            say(f"trained: {run.folder}")
+            train_generator(load_recipe(recipe, set_ or ()), command_line(), say, progress)
         return
     from synapse_diffusion.train import train
 
     settings = recipe_of("comb" if what == "fusion" else what, recipe, set_)
     with progress_bar() as progress:
         run = train(settings, Path(recipe).stem, command_line(), say, progress)
-    if speaks:
-        say(f"trained: {run.folder}")
+    if is_speaker():
         say(f"next: synapse-diffusion evaluate {run.folder}")
 
 
@@ -159,15 +159,33 @@ def reconstruct(
     print_pictures(rows, folder)
 
 
-def run(recipe: RecipeArgument, set_: SetOption = None) -> None:
-    """Convert, train and evaluate."""
+def run(
+    recipe: RecipeArgument,
+    set_: SetOption = None,
+    from_: Annotated[
+        Stage | None, typer.Option("--from", help="Begin with this stage; what is before it is there.")
+    ] = None,
+    until: Annotated[Stage | None, typer.Option(help="End after this stage.")] = None,
+    pictures: Annotated[
+        bool,
+        typer.Option("--pictures", help="Also train a generator and draw what was seen (of recipes that retrieve)."),
+    ] = False,
+) -> None:
+    """All stages of a recipe, each only if its inputs or settings changed: convert to report.
+
+    Each says in one line whether it runs, and why. A study is simulated first by --from simulate.
+    """
     from synapse_diffusion.config import load_recipe
-    from synapse_diffusion.pipeline import run_recipe
+    from synapse_diffusion.pipeline import run_recipe, stages_of
 
     settings = load_recipe(recipe, set_ or ())
+    stages = stages_of(settings, from_, until, pictures=pictures)
     with progress_bar() as progress:
-        folder, rows = run_recipe(settings, Path(recipe).stem, command_line(), say, progress)
-    print_scores(rows, folder)
+        run_recipe(settings, Path(recipe).stem, command_line(), say, progress, _show, stages)
+
+
+def _show(stage: str, folder: Path, rows: list[dict[str, Any]]) -> None:
+    (print_pictures if stage == "reconstruct" else print_scores)(rows, folder)
 
 
 def demo(
@@ -178,19 +196,20 @@ def demo(
 ) -> None:
     """Simulate, convert, train and evaluate a small study, offline, in about two minutes."""
     from synapse_diffusion.config import load_recipe
-    from synapse_diffusion.pipeline import draw_recipe, run_recipe
+    from synapse_diffusion.pipeline import run_recipe, stages_of
+    from synapse_diffusion.report import report
+
+    def of_everyone(stage: str, folder: Path, rows: list[dict[str, Any]]) -> None:
+        _show(stage, folder, [row for row in rows if row["person"] == "all"])
 
     settings, drawn = (load_recipe(name, set_ or ()) for name in ("demo", "demo_pictures"))
     with progress_bar() as progress:
-        folder, rows = run_recipe(settings, "demo", command_line(), say, progress, simulated=True)
-    print_scores([row for row in rows if row["person"] == "all"], folder)
-    if not pictures:
-        _report([folder])
-        return
-    with progress_bar() as progress:
-        out, rows = draw_recipe(drawn, "demo_pictures", command_line(), say, progress)
-    print_pictures(rows, out)
-    _report([out.parent, folder], folder.parent / "report.html")
+        stages = stages_of(settings, "simulate", "evaluate" if pictures else "report")
+        folder = run_recipe(settings, "demo", command_line(), say, progress, of_everyone, stages)
+        if pictures:
+            stages = stages_of(drawn, "embed", "reconstruct")
+            of_pictures = run_recipe(drawn, "demo_pictures", command_line(), say, progress, of_everyone, stages)
+            report([of_pictures, folder], folder.parent / "report.html", say, progress)
 
 
 def report(
@@ -200,13 +219,7 @@ def report(
     ] = None,
 ) -> None:
     """Write one HTML page: the answer, the pictures, every score and control, data quality, a validity checklist."""
-    _report(runs, out)
-
-
-def _report(runs: list[Path], out: Path | None = None) -> None:
-    """Write the page and say where it is."""
     from synapse_diffusion.report import report
 
     with progress_bar("nothing was written") as progress:
-        path = report(runs, out, say, progress)
-    say(str(path))
+        report(runs, out, say, progress)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from synapse_diffusion.cli.words import say
+from synapse_diffusion.cli.output import say, show
 
 if TYPE_CHECKING:
     from synapse_diffusion.info import Info
+    from synapse_diffusion.info import Table as Texts
 
 HEALTH_LINES: Final = 8  # that info shows
 MAIN_METRICS: Final = {
@@ -22,7 +23,6 @@ MAIN_METRICS: Final = {
 
 def print_seeds(rows: list[dict[str, Any]], folder: Path) -> None:
     """The main test score of each decoder over seeds."""
-    from rich.console import Console
     from rich.table import Table
 
     metric, _ = MAIN_METRICS[rows[0]["task"]]
@@ -37,7 +37,7 @@ def print_seeds(rows: list[dict[str, Any]], folder: Path) -> None:
             row["person"], _decoder(row), str(row["k_repeats"]), f"{row['mean']:.3f}", sd,
             f"{row['smallest']:.3f} .. {row['largest']:.3f}", f"{row['chance']:.3f}", str(row["n_seeds"]),
         )  # fmt: skip
-    Console(width=None if sys.stdout.isatty() else 130).print(table)
+    show(table)
     for name in ("seeds.tsv", "seeds.json"):
         say(str(folder / name))
 
@@ -50,7 +50,6 @@ def _decoder(row: dict[str, Any]) -> str:
 
 def print_scores(rows: list[dict[str, Any]], folder: Path) -> None:
     """The main score of validation and test, single and averaged, of each decoder; then where the pictures are."""
-    from rich.console import Console
     from rich.table import Table
 
     from synapse_diffusion.pipeline import observer_shares
@@ -74,7 +73,7 @@ def print_scores(rows: list[dict[str, Any]], folder: Path) -> None:
             interval, "~" * bool(row["note"]) + people, f"{row['chance']:.3f}", p, holm,
             f"{other[_key(row)]['value']:.3f}", str(row["n"]),
         )  # fmt: skip
-    Console(width=None if sys.stdout.isatty() else 150).print(table)
+    show(table)
     if any(row["note"] for row in rows):
         say("~: so few people are drawn again that the interval over people is rough (docs/reference/formats.md)")
     for line in observer_shares(rows):
@@ -86,7 +85,6 @@ def print_scores(rows: list[dict[str, Any]], folder: Path) -> None:
 
 def print_pictures(rows: list[dict[str, Any]], folder: Path) -> None:
     """Every source's figures over all people, then what the brain adds, and where the pictures are."""
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(title="reconstructions of the test images")
@@ -99,36 +97,37 @@ def print_pictures(rows: list[dict[str, Any]], folder: Path) -> None:
         p = "" if row["p"] is None else f"{row['p']:.4f}"
         values = (f"{row['value']:.3f}", interval, f"{row['chance']:.3f}", p)
         table.add_row(row["model"].replace("_", " "), str(row["k_repeats"] or ""), row["metric"], *values)
-    Console(width=None if sys.stdout.isatty() else 130).print(table)
+    show(table)
     for path in sorted(folder.glob("*.png")):
         say(str(path))
 
 
 def print_info(found: Info) -> None:
     """Facts, tables, and what is wrong."""
-    from rich.console import Console
+    print_facts(f"{found.kind}: {found.path}", found.facts, found.tables)
+    say("health: " + ("" if found.health else "nothing wrong found"))
+    for line in found.health[:HEALTH_LINES]:
+        say(f"- {line}")
+    if (more := len(found.health) - HEALTH_LINES) > 0:
+        say(f"- and {more} more like these")
+
+
+def print_facts(title: str, facts: Mapping[str, str], tables: Sequence[Texts] = ()) -> None:
+    """Facts by name, then tables; texts that are not ours are shown as they are."""
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
-    facts = Table(title=Text(f"{found.kind}: {found.path}"), title_justify="left", show_header=False, box=None)
-    facts.add_column(style="bold", no_wrap=True)
-    facts.add_column()
-    for name, value in found.facts.items():
-        facts.add_row(Text(name), Text(value))
-    console.print(facts)
-    for part in found.tables:
+    listed = Table("", "", title=Text(title), title_justify="left", show_header=False, box=None)
+    for name, value in facts.items():
+        listed.add_row(Text(name, style="bold"), Text(value))
+    show(listed)
+    for part in tables:
         table = Table(title=Text(part.title), title_justify="left")
         for k, name in enumerate(part.columns):
-            table.add_column(Text(name), justify="right" if k else "left")
+            table.add_column(Text(name), justify="right" if k and part.numbers else "left")
         for row in part.rows:
             table.add_row(*(Text(value) for value in row))
-        console.print(table)
-    console.print(Text("health: " + ("" if found.health else "nothing wrong found"), style="bold"))
-    for line in found.health[:HEALTH_LINES]:
-        console.print(Text(f"- {line}"), soft_wrap=True)
-    if (more := len(found.health) - HEALTH_LINES) > 0:
-        console.print(f"- and {more} more like these")
+        show(table)
 
 
 def _key(row: dict[str, Any]) -> tuple[Any, ...]:

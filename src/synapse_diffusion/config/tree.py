@@ -81,9 +81,9 @@ class Recipe(Settings):
     execution: ExecutionSettings = ExecutionSettings()
 
     def digest(self, *branches: str) -> str:
-        """Hex digest of what a decoder's result depends on (of `branches` only, if given)."""
+        """Hex digest of what a trained decoder depends on (of `branches` only, if given)."""
         values = self.model_dump(mode="json", exclude={"paths", "execution"})
-        chosen = branches or [name for name in values if name not in (*PICTURES, "tune")]
+        chosen = branches or [name for name in values if name not in (*PICTURES, "tune", "evaluate")]
         return digest_of({name: values[name] for name in chosen})
 
 

@@ -15,14 +15,28 @@ from synapse_diffusion.store.pairs import (
     PairedSet,
     open_pairs,
     pair_trials,
+    read_pairs_manifest,
     read_trials_of,
     stores_of,
     write_pairs,
 )
-from synapse_diffusion.types import Say, silent
+from synapse_diffusion.types import Progress, Say, silent
 
 
-def convert_pairs(recipe: Recipe, say: Say = silent) -> PairedSet:
+def unpaired(recipe: Recipe) -> str:
+    """Why the index is to be made; empty: it is of these stores. Raises `StoreError` where a data set has none."""
+    root, names = Path(recipe.paths.stores), {"eeg": recipe.pairs.eeg, "meg": recipe.pairs.meg}
+    now = {m: {"dataset": name, "stores": stores_of(root, name)[1]} for m, name in names.items()}
+    try:
+        there = read_pairs_manifest(root / recipe.data.name)
+    except StoreError:
+        return "there is no index yet"
+    if there["by"] != recipe.pairs.by or any(there[m]["dataset"] != names[m] for m in MODALITIES):
+        return "it is about other data sets, or another pairs.by"
+    return "their stores changed" if any(there[m]["stores"] != now[m]["stores"] for m in MODALITIES) else ""
+
+
+def convert_pairs(recipe: Recipe, say: Say = silent, progress: Progress = silent) -> PairedSet:
     """Index which trials of two data sets showed the same image; written to `paths.stores/<data.name>`.
 
     Raises `SettingsError` where the data sets are not named, `StoreError` where they are not of the two modalities,
@@ -37,7 +51,8 @@ def convert_pairs(recipe: Recipe, say: Say = silent) -> PairedSet:
         )
     tables: dict[str, pd.DataFrame] = {}
     about: dict[str, Any] = {}
-    for modality in MODALITIES:
+    for number, modality in enumerate(MODALITIES):
+        progress("reading trials of modalities", number, len(MODALITIES))
         folders, digests = stores_of(root, names[modality])
         wrong = [path for path in folders if read_manifest(path).get("modality") != modality]
         if wrong:
@@ -72,4 +87,5 @@ def convert_pairs(recipe: Recipe, say: Say = silent) -> PairedSet:
                 f"{counts['unpaired'][m]} {settings.by}s of {names[m]} ({counts['unpaired_trials'][m]} trials) have "
                 f"no {other.upper()} partner: listed in {folder / 'unpaired.tsv'}"
             )
+    say(str(folder))
     return open_pairs(folder, root)

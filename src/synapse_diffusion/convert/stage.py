@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import pandas as pd
 
-from synapse_diffusion.bids import Recording, find_eeg2, find_recordings
+from synapse_diffusion.bids import Recording, find_eeg2, find_recordings, open_recording
 from synapse_diffusion.config import Recipe
 from synapse_diffusion.config.tree import differences
 from synapse_diffusion.convert.epochs import convert_epochs
@@ -22,6 +22,7 @@ from synapse_diffusion.errors import BusyError, DataError, MissingError, Setting
 from synapse_diffusion.store.files import open_store, read_manifest
 from synapse_diffusion.types import Progress, Say, silent
 
+FLOAT_BYTES: Final = 4  # of a number in a store
 WORKER_BYTES: Final = 900e6  # peak of one converting process, measured by benchmarks/convert.py
 
 
@@ -37,13 +38,7 @@ def convert(
     """
     if not 1 <= shard[0] <= shard[1]:
         raise SettingsError(f"--shard {shard[0]}/{shard[1]}: give k/n with k from 1 to n, e.g. 3/16")
-    root = Path(recipe.paths.bids)
-    if recipe.data.format == "eeg2":
-        everything = find_eeg2(root, things_folder(recipe), recipe.data)
-    else:
-        everything = find_recordings(root, recipe.data, say)
-    target = Path(recipe.paths.stores) / recipe.data.name
-    _require_own_folders(everything)
+    everything, target = _chosen(recipe, say)
     recordings = everything[shard[0] - 1 :: shard[1]]
     done = [finished(recording, recipe, target) for recording in recordings]
     results = [result for result in done if result is not None]
@@ -54,7 +49,7 @@ def convert(
         say(f"{len(results)} of {len(recordings)} recordings are converted already")
     failures: list[SynapseError] = []
     progress("converting", 0, len(waiting))
-    workers = _n_workers(recipe, len(waiting))
+    workers = n_workers(recipe, len(waiting))
     if workers == 1:
         for k, recording in enumerate(waiting):
             _collect(partial(convert_one, recording, recipe, target), results, failures, say)
@@ -70,7 +65,37 @@ def convert(
             say(str(failure))
         raise failures[0]
     _say_montages(results, say)
+    people = len({result.recording.person for result in results})
+    say(f"converted: {len(results)} recordings, each to a signal store")
+    say(f"{sum(result.n_trials for result in results)} trials of {people} people at {recipe.convert.sfreq:g} Hz")
+    say(str(target))
     return sorted(results, key=lambda result: result.folder)
+
+
+def unconverted(recipe: Recipe, say: Say) -> tuple[list[Recording], int]:
+    """Recordings that have no store of their files, and how many there are in all. Raises as `convert`."""
+    recordings, target = _chosen(recipe, say)
+    return [one for one in recordings if finished(one, recipe, target) is None], len(recordings)
+
+
+def store_bytes(recording: Recording, recipe: Recipe) -> int:
+    """How large a recording's store will be, by its header; of epochs, as large as their file."""
+    if recording.holds_epochs or recording.is_eeg2:
+        return recording.path.stat().st_size
+    settings = recipe.convert
+    opened = open_recording(recording, drop_channels=settings.drop_channels, only_channels=settings.only_channels)
+    return round(opened.n_samples * settings.sfreq / opened.sfreq) * len(opened.sensors.names) * FLOAT_BYTES
+
+
+def _chosen(recipe: Recipe, say: Say) -> tuple[list[Recording], Path]:
+    """All recordings that the recipe is about, and the folder of their stores."""
+    root = Path(recipe.paths.bids)
+    if recipe.data.format == "eeg2":
+        recordings = find_eeg2(root, things_folder(recipe), recipe.data)
+    else:
+        recordings = find_recordings(root, recipe.data, say)
+    _require_own_folders(recordings)
+    return list(recordings), Path(recipe.paths.stores) / recipe.data.name
 
 
 def convert_one(recording: Recording, recipe: Recipe, target: Path) -> Converted:
@@ -146,7 +171,8 @@ def _short(recording: Recording) -> str:
     return f"sub-{recording.person} ses-{recording.session} {recording.run}"
 
 
-def _n_workers(recipe: Recipe, n_recordings: int) -> int:
+def n_workers(recipe: Recipe, n_recordings: int) -> int:
+    """How many recordings are converted side by side: what is asked for, or what processors and memory allow."""
     if recipe.execution.workers:
         return min(recipe.execution.workers, max(n_recordings, 1))
     available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4e9

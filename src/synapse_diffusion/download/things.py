@@ -81,7 +81,8 @@ def download_things(out: Path, say: Say, copy: Path | None = None, site: str = G
     for name in (CONCEPTS, CATEGORIES, IMAGES):
         with whole(out / name) as part:
             part.write_bytes(tables[name])
-    say(f"{CONCEPTS}, {CATEGORIES} and {IMAGES}: {N_CONCEPTS} concepts, {N_CATEGORIES} categories, {N_IMAGES} images")
+    names = f"{CONCEPTS}, {CATEGORIES} and {IMAGES}"
+    say(f"{names} in {out}: {N_CONCEPTS} concepts, {N_CATEGORIES} categories, {N_IMAGES} images")
     say(f"next: add --set paths.things={out} to a recipe that decodes THINGS' categories")
 
 

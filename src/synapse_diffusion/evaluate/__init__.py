@@ -2,6 +2,6 @@
 
 from synapse_diffusion.evaluate.observers import observer_epochs, person_observer
 from synapse_diffusion.evaluate.seeds import evaluate_seeds
-from synapse_diffusion.evaluate.stage import evaluate
+from synapse_diffusion.evaluate.stage import evaluate, unscored
 
-__all__ = ["evaluate", "evaluate_seeds", "observer_epochs", "person_observer"]
+__all__ = ["evaluate", "evaluate_seeds", "observer_epochs", "person_observer", "unscored"]

@@ -8,7 +8,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from synapse_diffusion.config import EmbedSettings, TargetSettings
+from synapse_diffusion.config import EmbedSettings, Recipe, TargetSettings
+from synapse_diffusion.config.tree import digest_of
 from synapse_diffusion.errors import StoreError
 from synapse_diffusion.evaluate.asking import Question
 from synapse_diffusion.evaluate.scoring import Answered, answered
@@ -16,13 +17,21 @@ from synapse_diffusion.store.embeddings import EmbeddingTable
 from synapse_diffusion.training.baselines import LINEAR, Choice, Sample, fit_baseline, plain_objective
 from synapse_diffusion.training.decisions import first_rows
 from synapse_diffusion.training.setting import Index
-from synapse_diffusion.training.tasks import find_table
+from synapse_diffusion.training.tasks import described_tables, find_table
 from synapse_diffusion.training.trained import Trained
 from synapse_diffusion.types import NOT_AVAILABLE, Say
 
 IMAGE_FEATURES: Final = "image_features"
 GIST: Final = "gist"
 LAYER: Final = "both"  # oriented energy and colour
+GIST_TABLE: Final = {"embed": EmbedSettings(), "target": TargetSettings(task="retrieve", layers=(LAYER,))}
+
+
+def feature_inputs(recipe: Recipe) -> str:
+    """Digest of the tables that `feature_table` may take, by what their manifests say; empty where it takes none."""
+    if IMAGE_FEATURES not in recipe.evaluate.controls or recipe.target.task == "retrieve":
+        return ""
+    return digest_of(described_tables(recipe.model_copy(update=GIST_TABLE)))
 
 
 def feature_table(trained: Trained, say: Say) -> EmbeddingTable | None:
@@ -36,9 +45,8 @@ def feature_table(trained: Trained, say: Say) -> EmbeddingTable | None:
     if any((source.trials["image_id"] == NOT_AVAILABLE).all() for source in sources.of.values()):
         say(f"control {IMAGE_FEATURES} is left out: the data set names no images")
         return None
-    gist = {"embed": EmbedSettings(), "target": TargetSettings(task="retrieve", layers=(LAYER,))}
     try:
-        return find_table(recipe.model_copy(update=gist), sources)
+        return find_table(recipe.model_copy(update=GIST_TABLE), sources)
     except StoreError:
         say(
             f"control {IMAGE_FEATURES} is left out: no table of gist vectors of all images that were shown is in "

@@ -12,7 +12,7 @@ import pandas as pd
 from synapse_diffusion.config import Recipe
 from synapse_diffusion.config.tree import differences
 from synapse_diffusion.errors import RunError
-from synapse_diffusion.evaluate.stage import evaluate
+from synapse_diffusion.evaluate.stage import evaluate, unscored
 from synapse_diffusion.runs import Run, open_run
 from synapse_diffusion.store.files import write_json, write_table
 from synapse_diffusion.types import Folder, Progress, Say, silent
@@ -44,7 +44,7 @@ def evaluate_seeds(
     seeds = _seeds(runs)
     rows = []
     for run in runs:
-        if _is_scored(run):
+        if not unscored(run):
             say(f"{run.folder}: is scored already")
             rows += [row for row in run.read_scores() if row["task"] == run.recipe.target.task]
         else:
@@ -110,11 +110,3 @@ def _seeds(runs: Sequence[Run]) -> list[int]:
 
 def _own_settings(recipe: Recipe) -> dict[str, Any]:
     return recipe.model_dump(mode="json", exclude={"paths", "execution"})
-
-
-def _is_scored(run: Run) -> bool:
-    """Is there a scores.json that is newer than what it scores?"""
-    scores, trained = run.folder / "scores.json", run.folder / "curve.tsv"
-    if not (scores.exists() and trained.exists() and scores.stat().st_mtime >= trained.stat().st_mtime):
-        return False
-    return any(row["task"] == run.recipe.target.task for row in run.read_scores())

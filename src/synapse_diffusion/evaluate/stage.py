@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from synapse_diffusion.evaluate.asking import Question, pick_of, questions, two_people
-from synapse_diffusion.evaluate.confounds import feature_table
+from synapse_diffusion.evaluate.confounds import feature_inputs, feature_table
 from synapse_diffusion.evaluate.controls import control_answers
 from synapse_diffusion.evaluate.dynamics import dynamics
 from synapse_diffusion.evaluate.maps import occlude
@@ -27,6 +27,7 @@ from synapse_diffusion.evaluate.scoring import (
     with_holm,
 )
 from synapse_diffusion.models.fusion import FUSED
+from synapse_diffusion.runs import Run
 from synapse_diffusion.splits import TEST, VALIDATION
 from synapse_diffusion.store.embeddings import EmbeddingTable
 from synapse_diffusion.training.decisions import decision_table, gallery_of
@@ -35,6 +36,19 @@ from synapse_diffusion.training.examples import Asked
 from synapse_diffusion.training.setting import Index
 from synapse_diffusion.training.trained import Trained, open_trained
 from synapse_diffusion.types import Folder, Progress, Say, silent
+
+
+def unscored(run: Run) -> str:
+    """Why a trained run is to be evaluated with the settings in its recipe; empty: its scores are these."""
+    missing = [name for name in ("predictions/test.tsv", "figures") if not (run.folder / name).exists()]
+    return run.unscored(run.recipe.target.task, _inputs(run)) or (f"no {missing[0]} is there" if missing else "")
+
+
+def _inputs(run: Run) -> dict[str, str]:
+    """What scores are made of, by digest."""
+    recipe = run.recipe
+    inputs = {"the run": run.content, "settings of evaluate": recipe.digest("evaluate")}
+    return {**inputs, "tables of image features": feature_inputs(recipe)}
 
 
 def evaluate(folder: Folder, say: Say = silent, progress: Progress = silent) -> list[dict[str, Any]]:
@@ -50,7 +64,6 @@ def evaluate(folder: Folder, say: Say = silent, progress: Progress = silent) -> 
         answers, tables = [], []
         gallery_K = _gallery(trained, split)
         for number in range(len(trained.folds)):
-            progress(f"decoding {split} trials", number, len(trained.folds))
             found, table = _answers(trained, number, split, gallery_K, features, progress)
             answers += found
             tables.append(table)
@@ -66,7 +79,7 @@ def evaluate(folder: Folder, say: Say = silent, progress: Progress = silent) -> 
         rows += dynamics(trained, progress)
     if setting.recipe.evaluate.maps:
         occlude(trained, progress)
-    trained.run.write_scores(rows)
+    trained.run.write_scores(rows, _inputs(trained.run))
     draw_scores(trained)
     return rows
 
@@ -100,7 +113,9 @@ def _answers(
     targets = {name: setting.task.of[name].target_N[r] for name, r in rows.items()}
     answers, tables = [], []
     new = newcomers(trained, number, models, progress) if final else None
-    for question in questions(setting, rows, targets):
+    asked = list(questions(setting, rows, targets))
+    for done, question in enumerate(asked):
+        progress(f"decoding {split} trials", number * len(asked) + done, len(trained.folds) * len(asked))
         k = question.k_repeats
         scores = models.ask(question.asked, gallery_K, k)
         scores |= _combined(trained, number, question, gallery_K, scores)

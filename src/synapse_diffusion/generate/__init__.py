@@ -1,5 +1,5 @@
 """Training images and their vectors -> a generator of pictures. Test images and test concepts stay shut."""
 
-from synapse_diffusion.generate.stage import train_generator
+from synapse_diffusion.generate.stage import train_generator, untrained
 
-__all__ = ["train_generator"]
+__all__ = ["train_generator", "untrained"]

@@ -61,6 +61,15 @@ def train_generator(recipe: Recipe, command: str = PYTHON, say: Say = silent, pr
             return _train(recipe, command, say, progress, group, requests)
 
 
+def untrained(recipe: Recipe, progress: Progress) -> tuple[Run, str]:
+    """The generator's run, and why it is to be trained; empty: it is there. Raises as `train_generator`."""
+    check_recipe(recipe)
+    run = prepare(recipe, silent, progress).run
+    if run.checkpoint(WEIGHTS).exists():
+        return run, ""
+    return run, "it was begun" if run.folder.exists() else "none of these pictures, vectors and settings is there"
+
+
 @dataclass(frozen=True)
 class Prepared:
     """What a generator is trained on."""
@@ -80,7 +89,7 @@ def prepare(recipe: Recipe, say: Say, progress: Progress) -> Prepared:
     parts = picture_parts(task.table, sources, make_folds(sources, task, recipe, silent))
     files = Files.below(recipe)
     run, digest = generator_run(recipe, task.table, [*parts.train, *parts.validation], files)
-    say(f"generator: {len(parts.train)} pictures of training concepts, {len(parts.validation)} to choose on")
+    say(f"{len(parts.train)} pictures of training concepts, {len(parts.validation)} to choose on")
     return Prepared(run, digest, parts, task.table, files)
 
 
@@ -95,6 +104,7 @@ def _train(recipe: Recipe, command: str, say: Say, progress: Progress, group: Gr
         return run
     device = choose_device(recipe.execution.device)
     autoencoder = autoencoder_of(recipe, device)
+    progress("encoding pictures", 0, 1)
     conditions, easels = _easels(recipe, prepared, autoencoder, group, device)
     if group.rank == 0:
         about = {
@@ -123,6 +133,10 @@ def _train(recipe: Recipe, command: str, say: Say, progress: Progress, group: Gr
         write_table(pd.DataFrame(curve), run.folder / "curve.tsv")
         save_generator(run, painter, conditions, weights)
         unfinished.unlink(missing_ok=True)
+        loss = min(row["validation_loss"] for row in curve)
+        say(f"trained: a generator, on {len(prepared.parts.train)} pictures of training concepts")
+        say(f"validation loss {loss:.4f} at its best check")
+        say(str(run.folder))
     wait_for_all(group)
     return run
 

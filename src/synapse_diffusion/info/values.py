@@ -16,6 +16,8 @@ class Table:
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    numbers: bool = True
+    """Are all columns but the first one numbers?"""
 
 
 @dataclass(frozen=True)

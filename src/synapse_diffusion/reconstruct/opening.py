@@ -99,6 +99,7 @@ def _recipe(folder: Path, overrides: Sequence[str], edited: Recipe | None) -> Re
 
 def _differences(one: Recipe, other: Recipe) -> str:
     a, b = (
-        recipe.model_dump(mode="json", exclude={*PICTURES, "paths", "execution", "tune"}) for recipe in (one, other)
+        recipe.model_dump(mode="json", exclude={*PICTURES, "paths", "execution", "tune", "evaluate"})
+        for recipe in (one, other)
     )
     return "; ".join(f"{key} = {x!r}, not {y!r}" for key, x, y in differences(a, b))

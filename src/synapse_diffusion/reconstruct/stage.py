@@ -32,6 +32,7 @@ from synapse_diffusion.training.trained import Trained
 from synapse_diffusion.types import Folder, Progress, Say, silent
 
 PAGE: Final = 12  # images a grid
+TASK: Final = "reconstruct"
 FREE: Final = ("batch", "darknet", "clip", "networks")
 """Settings that change no picture."""
 
@@ -49,15 +50,36 @@ def reconstruct(
     that differ. Raises `RunError` where the run or its generator is missing
     or unfit, `MissingError` for a pretrained pipeline's files, `SettingsError`, `StoreError`, `DataError`.
     """
-    folder = Path(folder)
-    opened = open_pictured(folder, overrides, progress, edited)
-    recipe, generator, files = opened.recipe, opened.generator, opened.files
-    settings, parts = recipe.reconstruct, opened.parts
-    choices = {name: value for name, value in settings.model_dump(mode="json").items() if name not in FREE}
-    if settings.prior == "flow":
+    return redraw(open_pictured(Path(folder), overrides, progress, edited), say, progress)
+
+
+def undrawn(opened: Opened) -> tuple[Path, str]:
+    """The folder of the pictures, and why they are to be drawn or scored; empty: the run's scores are of these."""
+    out, inputs = _inputs(opened)
+    there = len(list((out / "pictures").rglob("*.png")))
+    return out, opened.trained.run.unscored(TASK, inputs) or ("" if there else "no picture is there")
+
+
+def _inputs(opened: Opened) -> tuple[Path, dict[str, str]]:
+    """The folder of the pictures, by all that they depend on; and by digest what their scores are made of."""
+    recipe, run = opened.recipe, opened.trained.run
+    choices = recipe.reconstruct.model_dump(mode="json", exclude=set(FREE))
+    if recipe.reconstruct.prior == "flow":
         choices |= {"settings of the prior": recipe.prior.model_dump(mode="json")}
     key = digest_of({"reconstruct": choices, "generator": opened.digest, "run": recipe.digest()})
-    out = folder / f"reconstruction-{key[:8]}"
+    inputs = {
+        "the run": run.content, "the generator": opened.digest, "settings of reconstruct": key,
+        "networks of metrics": digest_of(recipe.reconstruct.model_dump(mode="json", include=set(FREE) - {"batch"})),
+        "settings of evaluate": recipe.digest("evaluate"),
+    }  # fmt: skip
+    return run.folder / f"reconstruction-{key[:8]}", inputs
+
+
+def redraw(opened: Opened, say: Say, progress: Progress) -> tuple[Path, list[dict[str, Any]]]:
+    """Draw what is not drawn yet, and score all; returns as `reconstruct`."""
+    recipe, generator, files = opened.recipe, opened.generator, opened.files
+    settings, parts = recipe.reconstruct, opened.parts
+    out, inputs = _inputs(opened)
     drafts = _conditions(opened, out, progress)
     if isinstance(generator, Pretrained):
         write_json({"weights": recipe.pretrained.weights, **generator.about}, out / "pipeline.json")
@@ -74,7 +96,7 @@ def reconstruct(
     columns = columns_of(settings, torch.device("cpu"))
     category = _categories(opened.trained, images)
     rows = score(drawn, seen, category, columns, recipe.evaluate, "+".join(opened.trained.setting.sources.of))
-    opened.trained.run.write_scores(rows)
+    opened.trained.run.write_scores(rows, inputs)
     _write_columns(columns, out, say)
     _draw_grids(drawn, seen, out)
     _draw_headline(rows, out)

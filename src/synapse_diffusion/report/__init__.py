@@ -1,5 +1,5 @@
 """One HTML file of runs for people: the answer, the pictures, and what speaks for and against it."""
 
-from synapse_diffusion.report.stage import report
+from synapse_diffusion.report.stage import page_path, report, unreported
 
-__all__ = ["report"]
+__all__ = ["page_path", "report", "unreported"]

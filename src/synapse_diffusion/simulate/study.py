@@ -30,6 +30,20 @@ RESPONSE_S: Final = 0.7  # a response has died out by then
 MEG_ONLY: Final = ("sessions", "runs", "onset_jitter_s", "catch_share")
 
 
+def unsimulated(recipe: Recipe) -> str:
+    """Why the study is to be simulated; empty: it is there."""
+    there = _digest_of_study(Path(recipe.paths.bids))
+    if there is None:
+        return f"no simulated study is in {recipe.paths.bids}"
+    return "" if there == _digest(recipe) else f"{recipe.paths.bids} holds another study"
+
+
+def _digest(recipe: Recipe) -> str:
+    """Of all that a study depends on."""
+    settings = recipe.simulate.model_dump(mode="json")
+    return digest_of({**settings, "stimuli": recipe.paths.stimuli, "modality": recipe.data.modality})
+
+
 def simulate(recipe: Recipe, say: Say = silent, progress: Progress = silent) -> Path:
     """Write the study of `data.modality` to `paths.bids`; does nothing if the same one is there. Returns the folder.
 
@@ -39,9 +53,7 @@ def simulate(recipe: Recipe, say: Say = silent, progress: Progress = silent) -> 
     """
     settings, root = recipe.simulate, Path(recipe.paths.bids)
     modality = _modality(recipe)
-    digest = digest_of(
-        {**settings.model_dump(mode="json"), "stimuli": recipe.paths.stimuli, "modality": recipe.data.modality}
-    )
+    digest = _digest(recipe)
     if root.exists():
         if _digest_of_study(root) == digest:
             say(f"{root}: this study is simulated already")
@@ -70,7 +82,9 @@ def simulate(recipe: Recipe, say: Say = silent, progress: Progress = silent) -> 
         raise MissingError(f"{root}: cannot be written: {error.strerror}; free some space or set paths.bids") from None
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-    say(f"{root}: {len(table)} pictures of {table['concept'].nunique()} concepts, {settings.people} people")
+    say(f"simulated: {recipe.data.modality.upper()} of {settings.people} people")
+    say(f"{len(table)} pictures of {table['concept'].nunique()} concepts, preset {settings.preset}")
+    say(str(root))
     return root
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -56,6 +57,18 @@ class Task:
     """Of each row of `answers` or `table`."""
     scalings: dict[Any, list[Scaling]] = field(default_factory=dict, compare=False, repr=False)
     """What was fitted before."""
+
+    @property
+    def digest(self) -> str:
+        """Of what trials are decoded into: the table's, or that of every trial's class or answers."""
+        if self.table is not None:
+            return self.table.digest
+        found = hashlib.sha256(repr(self.names).encode())
+        for name, targets in self.of.items():
+            found.update(name.encode() + targets.target_N.tobytes())
+        if self.answers is not None:
+            found.update(self.answers.tobytes())
+        return found.hexdigest()
 
     def objective(self, recipe: Recipe, target_N: Array) -> Objective:
         """What is learned from training trials with these targets."""
@@ -160,7 +173,7 @@ def find_table(recipe: Recipe, sources: Sources) -> EmbeddingTable:
     if recipe.target.table:
         table = open_embeddings(root / recipe.target.table, recipe.target.layers)
         return _covering(table, shown, root / recipe.target.table)
-    found = [path for path in sorted(root.glob("*")) if not path.name.startswith(".") and _described(path, recipe)]
+    found = [root / name for name in described_tables(recipe)]
     fitting = [path for path in found if shown <= set(open_embeddings(path, ()).rows["image_id"])]
     if len(fitting) == 1:
         return _covering(open_embeddings(fitting[0], recipe.target.layers), shown, fitting[0])
@@ -173,6 +186,12 @@ def find_table(recipe: Recipe, sources: Sources) -> EmbeddingTable:
         return _covering(open_embeddings(found[0], recipe.target.layers), shown, found[0])
     names = ", ".join(path.name for path in fitting)
     raise StoreError(f"{root}: several tables have these images ({names}); name one in target.table")
+
+
+def described_tables(recipe: Recipe) -> dict[str, Any]:
+    """Tables under `paths.embeddings` of the recipe's encoder settings, by name: their files' checksums."""
+    folders = sorted(Path(recipe.paths.embeddings).glob("[!.]*"))
+    return {path.name: read_embeddings_manifest(path)["checksums"] for path in folders if _described(path, recipe)}
 
 
 def _described(path: Path, recipe: Recipe) -> bool:

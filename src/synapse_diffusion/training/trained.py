@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 
@@ -13,7 +12,7 @@ from synapse_diffusion.config.tree import conversion_settings, digest_of
 from synapse_diffusion.errors import RunError, StoreError
 from synapse_diffusion.models.base import Shape
 from synapse_diffusion.parallel import choose_device, use_threads
-from synapse_diffusion.runs import Run, open_run
+from synapse_diffusion.runs import NEEDED, Run, open_run
 from synapse_diffusion.splits import TRAIN, UNUSED
 from synapse_diffusion.store.epochs import Epochs
 from synapse_diffusion.store.files import open_store, read_manifest, stores_below
@@ -24,8 +23,6 @@ from synapse_diffusion.training.setting import Index, Setting
 from synapse_diffusion.training.sources import Source, open_sources
 from synapse_diffusion.training.tasks import make_task
 from synapse_diffusion.types import Progress
-
-NEEDED: Final = ("recipe.toml", "splits.tsv", "scaler.safetensors", "curve.tsv", "predictions/validation.tsv")
 
 
 @dataclass(frozen=True)
@@ -91,8 +88,9 @@ def open_trained(folder: Path, progress: Progress) -> Trained:
     if changed := [key for key in sorted({*digests, *stored}) if digests.get(key) != stored.get(key)]:
         raise RunError(f"{folder}: was trained on another content of the store {changed[0]}; train again")
     task = make_task(recipe, sources)
-    if task.table is not None and task.table.digest != provenance["targets"]:
-        raise RunError(f"{folder}: was trained on another content of its embedding table; train again")
+    if provenance["targets"] not in (task.digest, None):  # None: of classes, before these were noted
+        what = "of its embedding table" if task.table is not None else "of its categories' tables"
+        raise RunError(f"{folder}: was trained on another content {what}; train again")
     sources = sources.with_people(provenance["people"])
     shapes = {name: Shape(**values) for name, values in provenance["shape"].items()}
     setting = Setting(recipe, sources, task, shapes)
