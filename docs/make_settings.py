@@ -1,4 +1,4 @@
-"""Write docs/settings.md from the settings tree."""
+"""Write docs/reference/settings.md from the settings tree."""
 
 from __future__ import annotations
 
@@ -37,4 +37,4 @@ def text() -> str:
 
 
 if __name__ == "__main__":
-    (Path(__file__).parent / "settings.md").write_text(text(), encoding="utf-8")
+    (Path(__file__).parent / "reference/settings.md").write_text(text(), encoding="utf-8")

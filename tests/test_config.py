@@ -80,7 +80,7 @@ def test_the_settings_page_is_current() -> None:
     sys.path.insert(0, str(DOCS))
     import make_settings
 
-    assert (DOCS / "settings.md").read_text(encoding="utf-8") == make_settings.text()
+    assert (DOCS / "reference/settings.md").read_text(encoding="utf-8") == make_settings.text()
     assert "|  |" not in make_settings.text(), "a setting without a docstring"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -21,7 +22,6 @@ from safetensors.torch import save_file
 from scipy import ndimage
 
 from conftest import quiet
-from synapse_diffusion import embed as stage
 from synapse_diffusion.config import EmbedSettings, Recipe, parse_recipe
 from synapse_diffusion.embed import embed
 from synapse_diffusion.encoders import Encoder, build_encoder
@@ -30,6 +30,7 @@ from synapse_diffusion.errors import DataError, MissingError, SettingsError, Sto
 from synapse_diffusion.store.embeddings import EmbeddingTable, open_embeddings, true_rows, write_embeddings
 from synapse_diffusion.store.pictures import load_picture
 
+stage = importlib.import_module("synapse_diffusion.embed")  # the package has a function of this name
 VISION: dict[str, Any] = {
     "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 2, "image_size": 32,
     "patch_size": 8,
@@ -346,7 +347,7 @@ def test_a_killed_call_goes_on_and_ends_with_the_same_bytes(tmp_path: Path, monk
     monkeypatch.setattr(stage, "PART", 4)
     whole, _ = embed(recipe_in(tmp_path / "whole"), quiet, quiet)
     code = (
-        "import os, signal, sys; from synapse_diffusion import embed as stage; from test_embed import recipe_in\n"
+        "import os, signal, sys; from test_embed import recipe_in, stage\n"
         "from pathlib import Path; from synapse_diffusion.store.embeddings import VectorCache\n"
         "stage.PART, write, parts = 4, VectorCache.write_part, []\n"
         "def kill(self, *rest):\n"

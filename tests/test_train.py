@@ -18,7 +18,7 @@ from conftest import quiet, small, small_meg
 from synapse_diffusion.config import parse_recipe
 from synapse_diffusion.convert import convert
 from synapse_diffusion.errors import DataError, RunError, SettingsError, StoppedError, StoreError
-from synapse_diffusion.evaluate import evaluate, evaluate_seeds
+from synapse_diffusion.evaluate import evaluate, evaluate_seeds, seeds
 from synapse_diffusion.evaluate.scoring import design
 from synapse_diffusion.metrics import classification_scores
 from synapse_diffusion.models.base import Shape
@@ -184,7 +184,7 @@ def test_seeds_are_summed_up(
         single.append(evaluate(folder, *args))
         return single[-1]
 
-    monkeypatch.setattr("synapse_diffusion.evaluate.seeds.evaluate", spy)
+    monkeypatch.setattr(seeds, "evaluate", spy)
     folder, table = evaluate_seeds(runs, None, quiet, quiet)
     assert opened == runs[1:]  # the first is scored already
     assert folder == tmp_path / "small-seeds"

@@ -13,10 +13,16 @@ from synapse_diffusion.training.setting import Index, Setting
 from synapse_diffusion.training.sources import Source, Sources
 from synapse_diffusion.training.tasks import make_task
 from synapse_diffusion.training.trained import Trained, open_trained, other_source
-from synapse_diffusion.types import Progress, Say
+from synapse_diffusion.types import Folder, Progress, Say, silent
 
 
-def adapt_run(folder: Path, recording: Path, n_trials: int | None, say: Say, progress: Progress) -> list[Path]:
+def adapt_run(
+    folder: Folder,
+    recording: Folder,
+    n_trials: int | None = None,
+    say: Say = silent,
+    progress: Progress = silent,
+) -> list[Path]:
     """Meet the people of `recording`: scalers from all their trials, weights from `n_trials` labelled ones (None: all).
 
     Nothing of what the run was trained on changes. `predict` decodes a person by the file `people/<person>.safetensors`
@@ -24,8 +30,9 @@ def adapt_run(folder: Path, recording: Path, n_trials: int | None, say: Say, pro
     Raises `RunError` for people who were trained, and for decoders without weights of people; `SplitError` where
     trials are too few; `StoreError`, `DataError` where they do not fit the run.
     """
+    folder = Path(folder)
     trained = open_trained(folder, progress)
-    source = other_source(trained, recording)
+    source = other_source(trained, Path(recording))
     _can_meet(trained, source)
     setting = _labelled(trained, source)
     people = sorted(set(source.trials["person"]))

@@ -30,7 +30,7 @@ from synapse_diffusion.store.embeddings import (
 )
 from synapse_diffusion.store.files import locked, read_table
 from synapse_diffusion.store.pictures import find_images, images_root, load_picture
-from synapse_diffusion.types import NOT_AVAILABLE, Progress, Say
+from synapse_diffusion.types import NOT_AVAILABLE, Progress, Say, silent
 
 PART: Final = 256  # images whose vectors are written at once: what a kill costs at most
 
@@ -51,7 +51,7 @@ class Picture:
         return self.path.stem
 
 
-def embed(recipe: Recipe, say: Say, progress: Progress) -> tuple[Path, EmbeddingTable]:
+def embed(recipe: Recipe, say: Say = silent, progress: Progress = silent) -> tuple[Path, EmbeddingTable]:
     """Embed all images of `paths.images`; the table's folder, and the table, ordered by image id.
 
     Vectors are known by encoder, weights, layers and the images' content: what an earlier call, another data set's

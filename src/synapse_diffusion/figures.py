@@ -1,4 +1,4 @@
-"""Drawing, for evaluate, info and report."""
+"""Drawing: each function returns its figure, and keeps it as a PNG where `path` says."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Axis:
     marks: Mapping[float, str]
 
 
-def draw_search(axes: Sequence[Axis], losses: Sequence[tuple[float, bool]], path: Path) -> None:
+def draw_search(axes: Sequence[Axis], losses: Sequence[tuple[float, bool]], path: Path | None = None) -> Figure:
     """Parallel coordinates: one line a trial over all settings to its loss, the best one thick; those that were ended
     early dashed. `losses`: loss (NaN: none) and whether the trial finished."""
     figure = Figure(figsize=(1.8 * len(axes) + 2.4, 4.2), layout="constrained")
@@ -79,12 +79,12 @@ def draw_search(axes: Sequence[Axis], losses: Sequence[tuple[float, bool]], path
     axis.set_xlim(-0.2, len(axes) + 0.5)
     axis.spines[:].set_visible(False)
     axis.set_title("thick: the best of those that finished; dashed: ended early", fontsize=9)
-    _save(figure, path)
+    return _save(figure, path)
 
 
 def draw_confusions(
-    counts: Sequence[tuple[str, NDArray[np.int64]]], classes: Sequence[str], title: str, path: Path
-) -> None:
+    counts: Sequence[tuple[str, NDArray[np.int64]]], classes: Sequence[str], title: str, path: Path | None = None
+) -> Figure:
     """For each (caption, counts (K, K)) a row of two panels: counts, and shares of each true class with chance."""
     n_classes = len(classes)
     side = max(3.2, 0.42 * n_classes + 2.2)
@@ -104,7 +104,7 @@ def draw_confusions(
         bar.ax.axhline(1 / n_classes, color="black", linewidth=1.5)
         bar.ax.text(1.15, 1 / n_classes, "chance", transform=bar.ax.get_yaxis_transform(), va="center", fontsize=7)
         bar.ax.tick_params(labelsize=7, pad=38)
-    _save(figure, path)
+    return _save(figure, path)
 
 
 def _matrix(
@@ -125,7 +125,7 @@ def _matrix(
     return image
 
 
-def draw_curve(curve: pd.DataFrame, path: Path) -> None:
+def draw_curve(curve: pd.DataFrame, path: Path | None = None) -> Figure:
     """Training and validation loss and validation score over steps, one line a fold, model and member."""
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     loss, accuracy = figure.subplots(1, 2)
@@ -137,10 +137,10 @@ def draw_curve(curve: pd.DataFrame, path: Path) -> None:
     loss.set(xlabel="step", ylabel="loss (nats; validation: calibrated)")
     loss.legend(frameon=False)
     accuracy.set(xlabel="step", ylabel="score, validation")
-    _save(figure, path)
+    return _save(figure, path)
 
 
-def draw_evoked(evoked: Sequence[Evoked], title: str, path: Path) -> None:
+def draw_evoked(evoked: Sequence[Evoked], title: str, path: Path | None = None) -> Figure:
     """A row each: all sensors over time with the global field power, the sensors' places, maps at its largest peaks."""
     figure = Figure(figsize=(12, 2.7 * len(evoked) + 0.5), layout="constrained")
     figure.suptitle(title, fontsize=11)
@@ -161,7 +161,7 @@ def draw_evoked(evoked: Sequence[Evoked], title: str, path: Path) -> None:
             _draw_maps(figure, row[2:], one, mean_CT, at, unit)
     for axis in axes[:-1, 0]:
         axis.set_xlabel("")
-    _save(figure, path)
+    return _save(figure, path)
 
 
 def _peaks(power_T: NDArray[np.float64], times_s: NDArray[np.float64]) -> list[int]:
@@ -253,8 +253,9 @@ def _topographies(
 
 def draw_contributions(
     times_s: NDArray[np.float64], total_CT: NDArray[np.float64], windows_s: Sequence[tuple[float, float]],
-    share_CW: NDArray[np.float64], position_C3: NDArray[np.float64], title: str, path: Path,
-) -> None:  # fmt: skip
+    share_CW: NDArray[np.float64], position_C3: NDArray[np.float64], title: str,
+    path: Path | None = None,
+) -> Figure:  # fmt: skip
     """What each latency contributes to the fall of the loss, all sensors together, and a map of the sensors for each
     window; a matrix where fewer than 8 positions are known."""
     n = len(windows_s)
@@ -289,7 +290,7 @@ def draw_contributions(
         )
         axis.set(xlabel="ms after onset", ylabel="sensor")
         below.colorbar(image, ax=axis).set_label(label, fontsize=8)
-    _save(figure, path)
+    return _save(figure, path)
 
 
 def _places(
@@ -317,8 +318,8 @@ def draw_time_course(
     chance: float,
     ylabel: str,
     title: str,
-    path: Path,
-) -> None:
+    path: Path | None = None,
+) -> Figure:
     """For each (name, values (T,), significant (T,) or None) a line; a bar of its colour where it is significant."""
     figure = Figure(figsize=(7.5, 4), layout="constrained")
     axis = figure.subplots()
@@ -344,12 +345,12 @@ def draw_time_course(
     axis.set_xlim(ms[0] - step / 2, ms[-1] + step / 2)
     below = "; bars: significant" if marked else ""
     axis.set(xlabel=f"ms after onset{below}", ylabel=ylabel)
-    _finish(figure, axis, title, path, legend=True)
+    return _finish(figure, axis, title, path, legend=True)
 
 
 def draw_generalisation(
-    times_s: NDArray[np.float64], value_TT: NDArray[np.float64], chance: float, title: str, path: Path
-) -> None:
+    times_s: NDArray[np.float64], value_TT: NDArray[np.float64], chance: float, title: str, path: Path | None = None
+) -> Figure:
     """Area under the ROC curve of decoders trained at one time (up) and tested at another (right), chance in white."""
     figure = Figure(figsize=(5.2, 4.3), layout="constrained")
     axis = figure.subplots()
@@ -367,12 +368,12 @@ def draw_generalisation(
     axis.set(xlabel="tested at, ms after onset", ylabel="trained at, ms after onset")
     bar = figure.colorbar(image, ax=axis, shrink=0.85)
     bar.set_label(f"area under the ROC curve, chance {chance:g}", fontsize=9)
-    _finish(figure, axis, title, path, legend=False)
+    return _finish(figure, axis, title, path, legend=False)
 
 
 def draw_retrieval(
-    curves: Mapping[str, Sequence[tuple[int, float, float, float]]], chance: float, title: str, path: Path
-) -> None:
+    curves: Mapping[str, Sequence[tuple[int, float, float, float]]], chance: float, title: str, path: Path | None = None
+) -> Figure:
     """For each model a line through its (repeats averaged, top-1, low, high), with the intervals as bands."""
     figure = Figure(figsize=(6, 4.2), layout="constrained")
     axis = figure.subplots()
@@ -388,7 +389,7 @@ def draw_retrieval(
     axis.set_ylim(bottom=0)
     _chance_line(axis, 100 * chance, "h", unit=" %")
     axis.set(xlabel="repeats averaged", ylabel="top-1, %; bands: 95 % intervals")
-    _finish(figure, axis, title, path, legend=True)
+    return _finish(figure, axis, title, path, legend=True)
 
 
 def draw_learning(
@@ -396,8 +397,8 @@ def draw_learning(
     chance: float,
     ylabel: str,
     title: str,
-    path: Path,
-) -> None:
+    path: Path | None = None,
+) -> Figure:
     """For each (caption, curves, levels) a panel: for each model a line through its (labelled trials, value, low, high)
     with its interval, equal distances between numbers of trials, and a dotted line at each level."""
     figure = Figure(figsize=(4.2 * len(panels) + 1, 4.2), layout="constrained")
@@ -423,10 +424,12 @@ def draw_learning(
         axis.axhline(chance, color="0.35", linewidth=1, linestyle="--")
     _chance_line(axes[-1], chance, "h")
     axes[0].set_ylabel(f"{ylabel}; lines: 95 % intervals")
-    _finish(figure, axes[0], title, path, legend=True)
+    return _finish(figure, axes[0], title, path, legend=True)
 
 
-def draw_bars(rows: Sequence[tuple[str, float, float, float]], chance: float, title: str, path: Path) -> None:
+def draw_bars(
+    rows: Sequence[tuple[str, float, float, float]], chance: float, title: str, path: Path | None = None
+) -> Figure:
     """For each (name, value, low, high) a bar across with its interval, the first on top; values are written beside.
 
     A chance of 0 is that of differences, whose bars may go to the left.
@@ -445,7 +448,7 @@ def draw_bars(rows: Sequence[tuple[str, float, float, float]], chance: float, ti
     axis.set_ylim(len(rows) - 0.5, -0.5)
     axis.set_xlim(near - 0.04 * span * (near < 0), far + 0.12 * span)
     _chance_line(axis, chance, "v")
-    _finish(figure, axis, title, path, legend=False)
+    return _finish(figure, axis, title, path, legend=False)
 
 
 def _chance_line(axis: mpl.axes.Axes, chance: float, direction: str, unit: str = "") -> None:
@@ -461,21 +464,23 @@ def _chance_line(axis: mpl.axes.Axes, chance: float, direction: str, unit: str =
         axis.text(chance, 1.01, text, transform=axis.get_xaxis_transform(), ha="center", va="bottom", fontsize=8)
 
 
-def _finish(figure: Figure, axis: mpl.axes.Axes, title: str, path: Path, *, legend: bool) -> None:
+def _finish(figure: Figure, axis: mpl.axes.Axes, title: str, path: Path | None, *, legend: bool) -> Figure:
     figure.suptitle(title, fontsize=11)
     axis.tick_params(labelsize=9)
     axis.spines[["top", "right"]].set_visible(False)
     if legend:
         figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
-    _save(figure, path)
+    return _save(figure, path)
 
 
-def _save(figure: Figure, path: Path) -> None:
-    with whole(path) as part:
-        figure.savefig(part, format="png", dpi=130)
+def _save(figure: Figure, path: Path | None) -> Figure:
+    if path is not None:
+        with whole(path) as part:
+            figure.savefig(part, format="png", dpi=130)
+    return figure
 
 
-def draw_pictures(columns: Mapping[str, NDArray[np.uint8]], path: Path) -> None:
+def draw_pictures(columns: Mapping[str, NDArray[np.uint8]], path: Path | None = None) -> Figure:
     """A grid: each column's pictures (N, 3, H, W) below its name, one row an image; drawn without interpolation."""
     size = next(iter(columns.values())).shape
     scale = max(1, 64 // size[2])
@@ -488,4 +493,4 @@ def draw_pictures(columns: Mapping[str, NDArray[np.uint8]], path: Path) -> None:
         axis.imshow(strip.repeat(scale, 0).repeat(scale, 1), interpolation="nearest", aspect="auto")
         axis.axis("off")
         figure.text((k + 0.5) / len(columns), top + 0.01 * (1 - top), name, ha="center", va="bottom", fontsize=8)
-    _save(figure, path)
+    return _save(figure, path)

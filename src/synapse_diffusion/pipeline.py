@@ -21,10 +21,20 @@ Show = Callable[[Stage, Path, list[dict[str, Any]]], None]
 """`show(stage, folder, rows)`: the scores that a stage has made, or has found."""
 
 
+def _nothing(*_: object) -> None:
+    """Where nobody listens."""
+
+
 def run_recipe(
-    recipe: Recipe, name: str, command: str, say: Say, progress: Progress, show: Show, stages: Sequence[Stage]
+    recipe: Recipe,
+    name: str = "",
+    command: str = "python",
+    say: Say = _nothing,
+    progress: Progress = _nothing,
+    show: Show = _nothing,
+    stages: Sequence[Stage] | None = None,
 ) -> Path:
-    """Run the stages (`stages_of`); the decoder's run, or the folder that the last stage wrote.
+    """Run the stages (`stages_of`: all but `simulate`); the decoder's run, or the folder that the last stage wrote.
 
     Each stage runs where its inputs or settings changed since it ran last, by the digests that it keeps, and says in
     one line whether it runs and why. For a fusion the two data sets are converted already, with recipes of their own;
@@ -33,7 +43,7 @@ def run_recipe(
     """
     work = _Work(recipe, name, command, say, progress, show)
     folder = Path(recipe.paths.bids)
-    for stage in stages:
+    for stage in stages_of(recipe) if stages is None else stages:
         do: Callable[[], Path] = getattr(work, stage)
         folder = do()
     return folder
@@ -179,10 +189,6 @@ class _Work:
             run.keep_recipe(self.recipe)
             self.run = run
         return self.run
-
-
-def _nothing(*_: object) -> None:
-    """For what the stage itself will say."""
 
 
 def observer_shares(rows: Sequence[dict[str, Any]]) -> list[str]:

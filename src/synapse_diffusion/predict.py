@@ -25,10 +25,13 @@ from synapse_diffusion.training.examples import Asked, Pick, chunks, read
 from synapse_diffusion.training.setting import Index
 from synapse_diffusion.training.sources import Source
 from synapse_diffusion.training.trained import Trained, open_trained, other_source
-from synapse_diffusion.types import Progress, Say
+from synapse_diffusion.types import Folder, Progress, Say, silent
 
 
-def predict(folder: Path, recording: Path | None, out: Path | None, say: Say, progress: Progress) -> list[Path]:
+def predict(
+    folder: Folder, recording: Folder | None = None, out: Folder | None = None,
+    say: Say = silent, progress: Progress = silent,
+) -> list[Path]:  # fmt: skip
     """Decode single trials; returns the paths written (`trials_<name>.tsv`, and for images `vectors_<name>/`).
 
     Without `recording` each trial of the run's test part, by the decoder of its fold. Of a person whom `adapt` has met
@@ -36,10 +39,11 @@ def predict(folder: Path, recording: Path | None, out: Path | None, say: Say, pr
     those of all training trials: nothing of the new recording is used (inductive).
     Raises `RunError`, `StoreError`.
     """
+    folder = Path(folder)
     trained = open_trained(folder, progress)
     if trained.setting.sources.is_fusion:
         raise RunError(f"{folder}: a fusion; its trial-by-trial predictions are in predictions/ after evaluate")
-    target = out or folder / "predictions"
+    target = Path(out) if out else folder / "predictions"
     target.mkdir(parents=True, exist_ok=True)
     if recording is None:
         parts = [
@@ -51,6 +55,7 @@ def predict(folder: Path, recording: Path | None, out: Path | None, say: Say, pr
         return _write(trained, parts, target, "test")
     if len(trained.folds) > 1:
         say(f"{folder}: {len(trained.folds)} folds; the first one's decoder is used")
+    recording = Path(recording)
     source = other_source(trained, recording)
     usable = np.flatnonzero(source.trials["usable"].to_numpy())
     say(f"{recording}: {len(usable)} of {len(source.trials)} trials can be cut")

@@ -55,12 +55,12 @@ from synapse_diffusion.training.learner import LINEAR_TRIALS
 from synapse_diffusion.training.loop import OnCheck
 from synapse_diffusion.training.parts import Fold, final_rows, make_folds
 from synapse_diffusion.training.precision import calibrate
-from synapse_diffusion.training.processes import launch_stage, silent
+from synapse_diffusion.training.processes import launch_stage
 from synapse_diffusion.training.requests import Requests
 from synapse_diffusion.training.setting import Index, Setting, split_tables
 from synapse_diffusion.training.sources import open_sources
 from synapse_diffusion.training.tasks import make_task
-from synapse_diffusion.types import Progress, Say
+from synapse_diffusion.types import PYTHON, Progress, Say, silent
 
 SCORES: Final = {"classify": "balanced accuracy", "questions": "mean AUC", "retrieve": "top-1"}
 """What `validation_score` is."""
@@ -69,11 +69,12 @@ Report = Callable[[float, float], bool]
 to go on."""
 
 
-def train(recipe: Recipe, name: str, command: str, say: Say, progress: Progress) -> Run:
+def train(recipe: Recipe, name: str = "", command: str = PYTHON, say: Say = silent, progress: Progress = silent) -> Run:
     """Train decoders and linear baselines on every fold; goes on where an earlier call was stopped.
 
-    In as many processes as `execution.processes` says, or as torchrun (or another launcher) has started.
-    Raises `StoreError`, `SplitError`, `DataError`, `SettingsError`; `StoppedError` after SIGTERM. Returns the run.
+    In as many processes as `execution.processes` says, or as torchrun (or another launcher) has started. `name` begins
+    the name of the run's folder (`data.name` by default), `command` is kept with it. Returns the run.
+    Raises `StoreError`, `SplitError`, `DataError`, `SettingsError`; `StoppedError` after SIGTERM.
     """
     device = choose_device(recipe.execution.device)
     n = n_processes(recipe.execution.processes, device)

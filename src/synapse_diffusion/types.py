@@ -6,6 +6,7 @@ A suffix names the axes in order: `signal_TC`, `x_BCT`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -24,6 +25,14 @@ Progress = Callable[[str, int, int], None]
 """`progress(what, done, total)`, called as work goes on; after a comma in `what` stands what changes meanwhile."""
 Say = Callable[[str], None]
 """`say(line)`: one line for the user."""
+Folder = str | os.PathLike[str]
+"""A folder's path, or a `Run`."""
+PYTHON: Final = "python"
+"""The `command` of what no command has made, but a script or notebook."""
+
+
+def silent(*_: object) -> None:
+    """Says nothing: what `say` and `progress` are unless a caller listens, e.g. by `say=print`."""
 
 
 @dataclass(frozen=True)

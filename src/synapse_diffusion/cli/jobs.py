@@ -28,7 +28,7 @@ def submit(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the commands, submit nothing.")] = False,
 ) -> None:
-    """Hand the stages to Slurm, each after those that it needs: the scripts of `slurm/`, docs/slurm.md."""
+    """Hand the stages to Slurm, each after those that it needs: the scripts of `slurm/`, docs/howto/slurm.md."""
     from synapse_diffusion.launch.cluster import load_cluster
     from synapse_diffusion.launch.submit import submit
 

@@ -75,7 +75,7 @@ def print_scores(rows: list[dict[str, Any]], folder: Path) -> None:
         )  # fmt: skip
     show(table)
     if any(row["note"] for row in rows):
-        say("~: so few people are drawn again that the interval over people is rough (docs/formats.md)")
+        say("~: so few people are drawn again that the interval over people is rough (docs/reference/formats.md)")
     for line in observer_shares(rows):
         say(line)
     for path in sorted((folder / "figures").glob("*.png")):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from synapse_diffusion.config.base import (
     Count,
@@ -18,12 +18,14 @@ from synapse_diffusion.config.base import (
     none_word,
 )
 
-DECODERS_WITH: Final = {
-    "layers": ("atm", "brain_module"),
-    "sensor_dropout": ("brain_module",),
-    "projector": ("tsconv", "atm", "brain_module"),
+DECODERS: Final[dict[str, tuple[str, ...]]] = {
+    "compact": ("components", "width", "dropout"),
+    "eegnet": ("components", "width", "dropout"),
+    "tsconv": ("components", "width", "dropout", "projector"),
+    "atm": ("components", "width", "dropout", "projector", "layers"),
+    "brain_module": ("components", "width", "dropout", "projector", "layers", "sensor_dropout"),
 }
-"""Settings of the branch `model` that not every decoder has."""
+"""What `model.name` may be, and the settings of `model` that each has; `register_decoder` adds to it."""
 
 
 class ViewSettings(Settings):
@@ -202,10 +204,11 @@ class EmbedSettings(Settings):
 class ModelSettings(Settings):
     """The decoder."""
 
-    name: Literal["compact", "eegnet", "tsconv", "atm", "brain_module"] = "compact"
+    name: str = "compact"
     """`compact`: a whitened linear path and a spatial-temporal convolution, with weights of each person's own;
     `eegnet`; `tsconv`: NICE's; `atm`: attention over sensors before that; `brain_module`: attention from sensor
-    positions, dilated convolutions. Published learning rates of the last four: 2e-4 to 1e-3."""
+    positions, dilated convolutions. Published learning rates of the last four: 2e-4 to 1e-3. Or one of
+    your own, by the name that `register_decoder` gave it."""
     components: Annotated[int, Field(ge=0)] = 0
     """Spatial components; `eegnet`: of each temporal filter; 0: the decoder's own (16, 2, 40, 40, 270)."""
     width: Annotated[int, Field(ge=0)] = 0
@@ -231,11 +234,19 @@ class ModelSettings(Settings):
         own = ("name", "fusion")
         return {name: value for name, value in self if name not in own and value != defaults[name].default}
 
+    @field_validator("name")
+    @classmethod
+    def _registered(cls, name: str) -> str:
+        if name not in DECODERS:
+            raise ValueError(f"no such decoder; one of {', '.join(DECODERS)}, or your own after register_decoder")
+        return name
+
     @model_validator(mode="after")
     def _known(self) -> Self:
         for name in self.given():
-            if self.name not in DECODERS_WITH.get(name, (self.name,)):
-                raise ValueError(f"{name} is a setting of {', '.join(DECODERS_WITH[name])}, not of {self.name}")
+            if name not in DECODERS[self.name]:
+                having = [decoder for decoder, settings in DECODERS.items() if name in settings]
+                raise ValueError(f"{name} is a setting of {', '.join(having)}, not of {self.name}")
         return self
 
 

@@ -20,7 +20,7 @@ from synapse_diffusion.store.pairs import (
     stores_of,
     write_pairs,
 )
-from synapse_diffusion.types import Progress, Say
+from synapse_diffusion.types import Progress, Say, silent
 
 
 def unpaired(recipe: Recipe) -> str:
@@ -36,7 +36,7 @@ def unpaired(recipe: Recipe) -> str:
     return "their stores changed" if any(there[m]["stores"] != now[m]["stores"] for m in MODALITIES) else ""
 
 
-def convert_pairs(recipe: Recipe, say: Say, progress: Progress = lambda *_: None) -> PairedSet:
+def convert_pairs(recipe: Recipe, say: Say = silent, progress: Progress = silent) -> PairedSet:
     """Index which trials of two data sets showed the same image; written to `paths.stores/<data.name>`.
 
     Raises `SettingsError` where the data sets are not named, `StoreError` where they are not of the two modalities,

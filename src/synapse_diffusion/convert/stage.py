@@ -20,13 +20,15 @@ from synapse_diffusion.convert.epochs import convert_epochs
 from synapse_diffusion.convert.recording import Converted, about, convert_recording, things_folder
 from synapse_diffusion.errors import BusyError, DataError, MissingError, SettingsError, StoreError, SynapseError
 from synapse_diffusion.store.files import open_store, read_manifest
-from synapse_diffusion.types import Progress, Say
+from synapse_diffusion.types import Progress, Say, silent
 
 FLOAT_BYTES: Final = 4  # of a number in a store
 WORKER_BYTES: Final = 900e6  # peak of one converting process, measured by benchmarks/convert.py
 
 
-def convert(recipe: Recipe, say: Say, progress: Progress, shard: tuple[int, int] = (1, 1)) -> list[Converted]:
+def convert(
+    recipe: Recipe, say: Say = silent, progress: Progress = silent, shard: tuple[int, int] = (1, 1)
+) -> list[Converted]:
     """Convert every chosen recording that is not converted yet; several side by side.
 
     `shard` (k, n): only every n-th recording, beginning with the k-th; n processes with k = 1..n end in the same

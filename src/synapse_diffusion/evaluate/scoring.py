@@ -26,13 +26,12 @@ from synapse_diffusion.metrics import (
     retrieval_scores,
     sinkhorn,
 )
-from synapse_diffusion.runs import score_row
+from synapse_diffusion.runs import CLAIMS, score_row
 from synapse_diffusion.splits import TEST
 from synapse_diffusion.training.decisions import ABOUT, columns, first_rows
 from synapse_diffusion.training.examples import Asked
 from synapse_diffusion.training.setting import Index, Setting
 
-CLAIMS: Final = ("none", "shuffled_labels")
 ROUGH_PEOPLE: Final = 4  # so few tell little of others: their two-sided Wilcoxon cannot go under .125
 BLOCK_TRIALS: Final = 20  # trials of a continuous design that are drawn together for an interval
 SINKHORN: Final = (0.05, 20)  # temperature of standardised scores, iterations

@@ -15,7 +15,7 @@ from synapse_diffusion.errors import RunError
 from synapse_diffusion.evaluate.stage import evaluate, unscored
 from synapse_diffusion.runs import Run, open_run
 from synapse_diffusion.store.files import write_json, write_table
-from synapse_diffusion.types import Progress, Say
+from synapse_diffusion.types import Folder, Progress, Say, silent
 
 KEY: Final = (
     "task",
@@ -33,14 +33,14 @@ SEEDS_VERSION: Final = 1
 
 
 def evaluate_seeds(
-    folders: Sequence[Path], out: Path | None, say: Say, progress: Progress
+    folders: Sequence[Folder], out: Folder | None = None, say: Say = silent, progress: Progress = silent
 ) -> tuple[Path, list[dict[str, Any]]]:
     """Evaluate runs that differ in `train.seed` alone (those that are not scored yet); mean, sd and range over seeds.
 
     Written as seeds.json and seeds.tsv into `out`, by default `<recipe>-seeds` beside the first run. Returns the folder
     and the rows. Raises `RunError` where runs differ in anything else, or a seed comes twice.
     """
-    runs = [open_run(folder) for folder in folders]
+    runs = [open_run(Path(folder)) for folder in folders]
     seeds = _seeds(runs)
     rows = []
     for run in runs:
@@ -51,7 +51,7 @@ def evaluate_seeds(
             rows += evaluate(run.folder, say, progress)
     table = over_seeds(rows)
     first = runs[0].folder.absolute()
-    target = out or first.parent / f"{first.name.rpartition('-')[0] or first.name}-seeds"
+    target = Path(out) if out else first.parent / f"{first.name.rpartition('-')[0] or first.name}-seeds"
     target.mkdir(parents=True, exist_ok=True)
     names = [run.folder.absolute().name for run in runs]
     about = {"version": SEEDS_VERSION, "runs": dict(zip(names, seeds, strict=True))}

@@ -35,7 +35,7 @@ from synapse_diffusion.training.decoding import SUM, FoldModels, log_likelihood
 from synapse_diffusion.training.examples import Asked
 from synapse_diffusion.training.setting import Index
 from synapse_diffusion.training.trained import Trained, open_trained
-from synapse_diffusion.types import Progress, Say
+from synapse_diffusion.types import Folder, Progress, Say, silent
 
 
 def unscored(run: Run) -> str:
@@ -51,13 +51,13 @@ def _inputs(run: Run) -> dict[str, str]:
     return {**inputs, "tables of image features": feature_inputs(recipe)}
 
 
-def evaluate(folder: Path, say: Say, progress: Progress) -> list[dict[str, Any]]:
+def evaluate(folder: Folder, say: Say = silent, progress: Progress = silent) -> list[dict[str, Any]]:
     """Score a run on validation and test; write scores.json, predictions and figures; return the score rows.
 
     Validation by the decoders that were chosen on it, test by the final ones. Raises `RunError` where the run is
     unfinished, or the data are not those that it was trained on.
     """
-    trained = open_trained(folder, progress)
+    trained = open_trained(Path(folder), progress)
     setting, rows = trained.setting, []
     features = feature_table(trained, say)
     for split in (VALIDATION, TEST):
@@ -80,7 +80,7 @@ def evaluate(folder: Path, say: Say, progress: Progress) -> list[dict[str, Any]]
     if setting.recipe.evaluate.maps:
         map_contributions(trained, progress)
     trained.run.write_scores(rows, _inputs(trained.run))
-    draw_scores(trained, rows)
+    draw_scores(trained)
     return rows
 
 

@@ -37,14 +37,14 @@ from synapse_diffusion.training.pictured import (
     picture_parts,
     save_generator,
 )
-from synapse_diffusion.training.processes import launch_stage, silent
+from synapse_diffusion.training.processes import launch_stage
 from synapse_diffusion.training.requests import Requests
 from synapse_diffusion.training.sources import open_sources
 from synapse_diffusion.training.tasks import make_task
-from synapse_diffusion.types import Progress, Say
+from synapse_diffusion.types import PYTHON, Progress, Say, silent
 
 
-def train_generator(recipe: Recipe, command: str, say: Say, progress: Progress) -> Run:
+def train_generator(recipe: Recipe, command: str = PYTHON, say: Say = silent, progress: Progress = silent) -> Run:
     """Train the generator that the recipe describes, unless it is there; goes on where an earlier call was stopped.
 
     In as many processes as `execution.processes` says, or as torchrun has started. Raises `SettingsError`,

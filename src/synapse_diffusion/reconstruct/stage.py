@@ -29,7 +29,7 @@ from synapse_diffusion.training.pictured import (
     Files,
 )
 from synapse_diffusion.training.trained import Trained
-from synapse_diffusion.types import Progress, Say
+from synapse_diffusion.types import Folder, Progress, Say, silent
 
 PAGE: Final = 12  # images a grid
 TASK: Final = "reconstruct"
@@ -38,7 +38,11 @@ FREE: Final = ("batch", "darknet", "clip", "networks")
 
 
 def reconstruct(
-    folder: Path, overrides: Sequence[str], say: Say, progress: Progress, edited: Recipe | None = None
+    folder: Folder,
+    overrides: Sequence[str] = (),
+    say: Say = silent,
+    progress: Progress = silent,
+    edited: Recipe | None = None,
 ) -> tuple[Path, list[dict[str, Any]]]:
     """Draw, score, and return the folder of the pictures and the rows that are added to the run's scores.json.
 
@@ -46,7 +50,7 @@ def reconstruct(
     that differ. Raises `RunError` where the run or its generator is missing
     or unfit, `MissingError` for a pretrained pipeline's files, `SettingsError`, `StoreError`, `DataError`.
     """
-    return redraw(open_pictured(folder, overrides, progress, edited), say, progress)
+    return redraw(open_pictured(Path(folder), overrides, progress, edited), say, progress)
 
 
 def undrawn(opened: Opened) -> tuple[Path, str]:

@@ -12,10 +12,7 @@ import pandas as pd
 
 from synapse_diffusion.config import Recipe
 from synapse_diffusion.errors import RunError, StoreError
-from synapse_diffusion.evaluate.pictures import MAIN_METRIC
-from synapse_diffusion.evaluate.scoring import CLAIMS
-from synapse_diffusion.models.fusion import FUSED
-from synapse_diffusion.runs import Run
+from synapse_diffusion.runs import CLAIMS, MAIN_METRIC, Run
 from synapse_diffusion.splits import TEST
 from synapse_diffusion.store.files import read_manifest
 from synapse_diffusion.store.pictures import find_images, images_root
@@ -52,7 +49,7 @@ class Contents:
     @property
     def decoder(self) -> str:
         """The model that the run is about."""
-        return FUSED if self.recipe.data.modality == "comb" else self.recipe.model.name
+        return self.run.decoder
 
     @property
     def people(self) -> list[str]:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from synapse_diffusion.evaluate.scoring import CLAIMS
 from synapse_diffusion.report import pictures, words
 from synapse_diffusion.report.checks import Check, checks, counted
 from synapse_diffusion.report.contents import Contents, Row
 from synapse_diffusion.report.pictures import Found, Picture, Reconstructions
 from synapse_diffusion.report.quality import Table, evoked_figure, trials_table
+from synapse_diffusion.runs import CLAIMS
 from synapse_diffusion.splits import TEST
 from synapse_diffusion.types import Progress, Say
 

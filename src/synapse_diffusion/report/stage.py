@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.metadata import version
+from os import PathLike
 from pathlib import Path
 from typing import Any, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from synapse_diffusion import __version__
 from synapse_diffusion.config.tree import digest_of
 from synapse_diffusion.errors import MissingError, SettingsError
 from synapse_diffusion.report import words
 from synapse_diffusion.report.contents import read_contents
 from synapse_diffusion.report.sections import Page, page_of, side_by_side
 from synapse_diffusion.store.files import file_digest, whole
-from synapse_diffusion.types import Progress, Say
+from synapse_diffusion.types import Folder, Progress, Say, silent
 
 HEAD: Final = 2000  # characters of a page in which its inputs stand
 
@@ -37,26 +38,31 @@ def unreported(folders: Sequence[Path], out: Path | None) -> str:
 def _inputs(folders: Sequence[Path]) -> str:
     """Digest of what the page is made of: runs' settings and scores, and this program's version."""
     files = [folder / name for folder in folders for name in ("recipe.toml", "provenance.json", "scores.json")]
-    return digest_of({"files": [file_digest(path) for path in files if path.exists()], "version": __version__})
+    return digest_of(
+        {"files": [file_digest(path) for path in files if path.exists()], "version": version("synapse-diffusion")}
+    )
 
 
-def report(folders: Sequence[Path], out: Path | None, say: Say, progress: Progress) -> Path:
+def report(
+    folders: Folder | Sequence[Folder], out: Folder | None = None, say: Say = silent, progress: Progress = silent
+) -> Path:
     """The report of scored runs as one HTML file (`page_path`); returns its path.
 
     Raises `RunError` where a folder is no scored run of a decoder, `SettingsError` for a folder as `out`,
     `MissingError` where it cannot be written.
     """
-    folders = list({folder.resolve(): folder for folder in folders}.values())
-    path = page_path(folders, out)
+    given = [Path(one) for one in ([folders] if isinstance(folders, str | PathLike) else folders)]
+    paths = list({path.resolve(): path for path in given}.values())
+    path = page_path(paths, Path(out) if out else None)
     if path.is_dir():
         raise SettingsError(f"--out {path}: a folder; name a file, e.g. {path / 'report.html'}")
-    contents = [read_contents(folder) for folder in folders]
+    contents = [read_contents(one) for one in paths]
     pages: list[Page] = []
     for number, one in enumerate(contents):
         progress("reading runs", number, len(contents))
         pages.append(page_of(one, len(contents), say, progress))
     progress("reading runs", len(contents), len(contents))
-    _write(_render(pages=pages, together=side_by_side(contents), inputs=_inputs(folders)), path)
+    _write(_render(pages=pages, together=side_by_side(contents), inputs=_inputs(paths)), path)
     say(f"written: a report of {', '.join(one.name for one in contents)}; {path.stat().st_size / 1e6:.1f} MB")
     for one in contents:
         say(words.answer(one.headline[-1]))

@@ -42,7 +42,7 @@ MODALITIES: Final = {
         stream=2,
         prefix="",
         most_channels=128,
-        # `realistic` gives single-trial scores near those of published recordings (see docs/simulation.md)
+        # `realistic` gives single-trial scores near those of published recordings (see docs/explanation/simulation.md)
         amplitude={"realistic": (0.9e-6, 0.6e-6, 0.45e-6), "demo": (1.6e-6, 1.4e-6, 1.7e-6)},
         levels=Levels(
             brain=8e-6, corner_hz=1.5, alpha=3.0, sensor=1e-6, sensor_density=False, mains=2e-6, drift=3e-6,

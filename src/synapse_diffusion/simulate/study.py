@@ -24,7 +24,7 @@ from synapse_diffusion.simulate.schedule import Recording
 from synapse_diffusion.simulate.sensors import Sensors
 from synapse_diffusion.simulate.stimuli import Stimuli, make_stimuli, standard
 from synapse_diffusion.simulate.writing import write_dataset
-from synapse_diffusion.types import Progress, Say
+from synapse_diffusion.types import Progress, Say, silent
 
 RESPONSE_S: Final = 0.7  # a response has died out by then
 MEG_ONLY: Final = ("sessions", "runs", "onset_jitter_s", "catch_share")
@@ -44,7 +44,7 @@ def _digest(recipe: Recipe) -> str:
     return digest_of({**settings, "stimuli": recipe.paths.stimuli, "modality": recipe.data.modality})
 
 
-def simulate(recipe: Recipe, say: Say, progress: Progress) -> Path:
+def simulate(recipe: Recipe, say: Say = silent, progress: Progress = silent) -> Path:
     """Write the study of `data.modality` to `paths.bids`; does nothing if the same one is there. Returns the folder.
 
     Equal settings of pictures show the same pictures in both modalities, to other people.

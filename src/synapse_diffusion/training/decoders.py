@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
@@ -9,7 +10,7 @@ from typing import Final
 import numpy as np
 import torch
 
-from synapse_diffusion.config import ModelSettings, Recipe
+from synapse_diffusion.config import ModelSettings, Recipe, decoding
 from synapse_diffusion.errors import RunError, SettingsError
 from synapse_diffusion.models.atm import ATM
 from synapse_diffusion.models.base import Decoder, Shape
@@ -34,6 +35,7 @@ DECODERS: Final[dict[str, Callable[..., Decoder]]] = {
 }
 
 
+BUILT_IN: Final = frozenset(DECODERS)
 LINEAR_PRIOR: Final = {False: 3.0, True: 1000.0}
 """Of decoders of classes, and of directions: chosen on validation of simulated studies."""
 
@@ -42,6 +44,19 @@ def shape_of(epochs: Epochs, n_outputs: int, n_people: int) -> Shape:
     """The shape of a decoder for these epochs."""
     positions = tuple(tuple(None if np.isnan(v) else round(float(v), 6) for v in row) for row in epochs.position_C3)
     return Shape(len(epochs.channels), epochs.n_times, n_outputs, n_people, epochs.sfreq, positions)
+
+
+def register_decoder(name: str, decoder: Callable[..., Decoder]) -> None:
+    """Let `model.name = name` mean `decoder`, from here on and in this process.
+
+    It is called with a `Shape`, and by keyword with those settings of `model` that a recipe gives and its signature
+    names (`components`, `width`, `layers`, `dropout`, ...). A run is known by the name, not by the code behind it: new
+    code, new name. Raises `SettingsError` for the name of a decoder that comes with the package.
+    """
+    if name in BUILT_IN:
+        raise SettingsError(f"register_decoder: {name!r} is a decoder of the package; give yours another name")
+    decoding.DECODERS[name] = tuple(inspect.signature(decoder).parameters)[1:]
+    DECODERS[name] = decoder
 
 
 def build(shape: Shape, settings: ModelSettings) -> Decoder:

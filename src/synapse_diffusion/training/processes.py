@@ -25,7 +25,3 @@ def launch_stage(
 
 def _in_process(tell: Tell, stage: Callable[..., object], recipe: dict[str, Any], arguments: tuple[str, ...]) -> None:
     stage(parse_recipe(recipe), *arguments, lambda line: tell((line,)), lambda *what: tell(what))
-
-
-def silent(*_: object) -> None:
-    """For processes that do not speak."""
