@@ -171,7 +171,7 @@ def test_pictures_are_drawn_where_asked() -> None:
 
 
 def test_an_index_is_made_anew_for_other_stores(meg_study: Path, tmp_path: Path) -> None:
-    shutil.copytree(meg_study, tmp_path / "study")
+    shutil.copytree(meg_study, tmp_path / "study", ignore=shutil.ignore_patterns("pairs"))  # other tests' index
     recipe = small_pairs(tmp_path / "study")
     assert unpaired(recipe) == "there is no index yet"
     convert_pairs(recipe, quiet)

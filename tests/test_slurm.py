@@ -143,22 +143,14 @@ def test_settings_of_pictures_reach_the_run_of_a_recipe(tmp_path: Path) -> None:
     python = tmp_path / "python"
     python.write_text('#!/bin/sh\n[ "$3" = where ] && echo RUN || echo "$@"\n')
     python.chmod(0o755)
-    given = [
-        "--set",
-        "train.seed=1",
-        "--set",
-        "reconstruct.samples=4",
-        "--set=generator.width=64",
-        "--set",
-        "train.steps=9",
-    ]
+    given = ["--set", "train.seed=1", "--set=generator.width=64"]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("SLURM_")}
     said = subprocess.run(
         [SCRIPTS / "reconstruct.sh", "recipe", *given],
         env={**environment, "SYNAPSE_PYTHON": str(python)}, cwd=tmp_path, capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
-    expected = "-m synapse_diffusion reconstruct RUN --set reconstruct.samples=4 --set generator.width=64"
-    assert said.strip() == expected
+    wanted = "-m synapse_diffusion reconstruct RUN --recipe recipe --set train.seed=1 --set=generator.width=64"
+    assert said.strip() == wanted
 
 
 def test_states_in_words() -> None:
