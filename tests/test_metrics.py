@@ -22,6 +22,7 @@ from synapse_diffusion.metrics import (
     question_scores,
     retrieval_scores,
 )
+from synapse_diffusion.metrics.classification import _areas_by_cells, _areas_by_trials
 from synapse_diffusion.metrics.questions import _auc_and_precision
 
 
@@ -51,6 +52,24 @@ def test_scores_are_scikit_learns() -> None:
     for row in rows:
         assert row.low < row.value < row.high
         assert row.p == pytest.approx(1 / 201)
+
+
+def test_weighted_areas_are_scikit_learns() -> None:
+    """With ties, from pairs of cells and from trials; a class that no draw holds drops out of the mean."""
+    rng = np.random.default_rng(3)
+    label_N, cell_N = rng.integers(0, 3, 200), rng.integers(0, 9, 200)
+    score_NK = (rng.random((200, 3)) + 0.3 * np.eye(3)[label_N]).round(1)
+    weight_DC = rng.multinomial(9, np.full(9, 1 / 9), size=4).astype(float)
+    weight_DC = np.concatenate([weight_DC, np.eye(9)[:1]])
+    expected = [
+        np.mean([
+            roc_auc_score(label_N == k, score_NK[:, k], sample_weight=weight_C[cell_N])
+            for k in range(3) if len(np.unique(label_N[weight_C[cell_N] > 0] == k)) == 2
+        ])
+        for weight_C in weight_DC
+    ]  # fmt: skip
+    for areas in (_areas_by_cells, _areas_by_trials):
+        assert areas(score_NK, label_N, cell_N, 9)(weight_DC) == pytest.approx(expected, abs=1e-12)
 
 
 def test_p_is_uniform_under_the_null() -> None:

@@ -108,14 +108,15 @@ class Observer:
         total += FLOOR * np.diag(total).mean() * np.eye(len(total))
         centred = self.pattern_SNR - self.pattern_SNR.mean(1, keepdims=True)
         n_images = centred.shape[1]
+        between_SZRQ = np.einsum("snr,znq->szrq", centred, centred, optimize=True) / n_images
         for m in range(-NEIGHBOURS, NEIGHBOURS + 1):
             if m == 0:
                 continue
             kernel_ST = self._smeared(m * noise.onset_distance_s)
             if np.abs(kernel_ST).max() < 1e-3:
                 continue
-            factor = np.einsum("snr,st->nrt", centred, kernel_ST).reshape(n_images, -1) / np.sqrt(n_images)
-            total += factor.T @ factor
+            images = np.einsum("szrq,st,zu->rtqu", between_SZRQ, kernel_ST, kernel_ST, optimize=True)
+            total += images.reshape(total.shape)
             for s, sd in enumerate(self._gain_sd):  # gains vary about one, independently over stages
                 second = self.pattern_SNR[s].T @ self.pattern_SNR[s] / n_images
                 total += sd**2 * np.kron(second, np.outer(kernel_ST[s], kernel_ST[s]))
