@@ -19,7 +19,7 @@ test: .stamp/dev
 	$(BIN)/pytest -n 2 --dist loadfile -m "not slow"
 
 slow: .stamp/dev
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -n 2 --dist loadfile -m slow
 
 docs: .stamp/dev
 	$(BIN)/python -m sphinx -W --keep-going docs docs/_build/html

@@ -313,6 +313,7 @@ def test_every_setting_of_reconstruct_is_noticed(
     assert files_of(folder / "pictures") != files_of(drawn[0] / "pictures")
 
 
+@pytest.mark.slow
 def test_a_prior_learns_what_was_left_open(tmp_path: Path) -> None:
     """Half of the truth is said, half is a sign that is not: samples have that half at both ends, not in the middle."""
     rng = np.random.default_rng(0)

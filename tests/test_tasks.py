@@ -206,6 +206,7 @@ def test_without_one_modality_the_fusion_reads_nothing_of_it(fused: tuple[Run, l
     assert network.exponent_M3.abs().sum() > 0  # decided on validation
 
 
+@pytest.mark.slow
 def test_what_pictures_alone_tell(both: Path, tmp_path: Path) -> None:
     """Is scikit-learn's LDA on the training images' features; the test decisions are those of the others."""
     run = train(small(both, *FEW, f"paths.runs={tmp_path}"), "x", "test", quiet, quiet)
@@ -230,6 +231,7 @@ def test_what_pictures_alone_tell(both: Path, tmp_path: Path) -> None:
     assert "control image_features is left out: no table of gist vectors" in said[0]
 
 
+@pytest.mark.slow
 def test_modality_dropout_is_noticed(both: Path, tmp_path: Path) -> None:
     def weights(*more: str) -> bytes:
         few = ["train.steps=6", "train.checks=2", "train.refit=false", "split.validation_sequences=0.0"]
@@ -263,6 +265,7 @@ def test_early_fusion_needs_equal_rates(both: Path, tmp_path: Path) -> None:
     assert {"fused", "fused without eeg", "sum"} <= models
 
 
+@pytest.mark.slow
 def test_images_are_retrieved_from_both(both: Path, tmp_path: Path) -> None:
     run = train(small_pairs(both, *RETRIEVE, f"paths.runs={tmp_path}"), "x", "test", quiet, quiet)
     rows = evaluate(run.folder, quiet, quiet)
@@ -386,12 +389,14 @@ def test_scores_are_written_as_returned(both: Path, fused: tuple[Run, list[dict[
     assert json.loads((run.folder / "scores.json").read_text())["rows"] == rows
 
 
+@pytest.mark.slow
 def test_meg_is_retrieved_too(both: Path, tmp_path: Path) -> None:
     recipe = small_meg(both, *RETRIEVE, f"paths.embeddings={both / 'embeddings'}", f"paths.runs={tmp_path}")
     rows = evaluate(train(recipe, "x", "test", quiet, quiet).folder, quiet, quiet)
     assert {row["modality"] for row in rows} == {"meg"}
 
 
+@pytest.mark.slow
 def test_the_eyes_alone_have_a_run_of_their_own(both: Path, tmp_path: Path) -> None:
     """Stored as recorded, less what the filter takes; the same trials on the same sides; nothing in them to decode."""
     eyes = ["data.name=eyes", "convert.only_channels=EOG001", f"paths.runs={tmp_path}", "view.scaling=robust", *FEW]

@@ -170,6 +170,7 @@ def test_evaluate_writes_what_it_says(trained: Run, scores: list[dict[str, Any]]
         assert (trained.folder / "figures" / name).stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_seeds_are_summed_up(
     study: Path, trained: Run, scores: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -399,7 +400,10 @@ SMALL_MODELS: dict[str, list[str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", list(SMALL_MODELS))
+PEERS = [pytest.param(name, marks=pytest.mark.slow) for name in list(SMALL_MODELS)[2:]]
+
+
+@pytest.mark.parametrize("name", ["compact", "eegnet", *PEERS])
 def test_every_decoder_trains_and_is_evaluated(
     study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -430,6 +434,7 @@ def stop_after(save: Any) -> Any:
     return stop
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tsconv", "brain_module"])
 def test_decoders_take_meg(meg_study: Path, tmp_path: Path, name: str) -> None:
     few = ["train.steps=6", "train.checks=2", f"paths.runs={tmp_path}", f"model.name={name}", *SMALL_MODELS[name]]
