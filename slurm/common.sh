@@ -21,6 +21,15 @@ synapse() {
     step --nodes=1 --ntasks=1 "$python" -m synapse_diffusion "$@"
 }
 
+# stage NAME RUN ..., or stage NAME RECIPE [--set A.B=VALUE ...]: one stage of a run, or of the run of a recipe.
+stage() {
+    if [ -e "${2:?give a RUN or a RECIPE}/recipe.toml" ]; then
+        synapse "$@"
+    else
+        synapse run "${@:2}" --from "$1" --until "$1"
+    fi
+}
+
 # together COMMAND ...: one process for each GPU of each node, or one a node where there are none. torchrun starts those
 # of a node; they find each other at the first node, under the address by which Slurm reaches it.
 together() {

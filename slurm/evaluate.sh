@@ -12,8 +12,4 @@ common=$(dirname "$0")/common.sh # which a job does not lie beside: Slurm runs a
 [ -e "$common" ] || common=${SYNAPSE_SLURM:-$SLURM_SUBMIT_DIR/slurm}/common.sh
 # shellcheck source=slurm/common.sh
 source "$common" || { echo "error: submit from the repository's folder, or set SYNAPSE_SLURM to its slurm/" >&2; exit 2; }
-if [ ! -e "${1:?give a RUN or a RECIPE}/recipe.toml" ]; then
-    run=$("$python" -m synapse_diffusion where "$@")
-    set -- "$run"
-fi
-synapse evaluate "$@"
+stage evaluate "$@"

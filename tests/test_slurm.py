@@ -139,18 +139,24 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path, monkeypatch: p
         submit("all", "demo", ["paths.runs=file/runs"], load_cluster(None, ()), print)
 
 
-def test_settings_of_pictures_reach_the_run_of_a_recipe(tmp_path: Path) -> None:
-    python = tmp_path / "python"
-    python.write_text('#!/bin/sh\n[ "$3" = where ] && echo RUN || echo "$@"\n')
+def test_a_recipe_stands_for_its_run(tmp_path: Path) -> None:
+    python, recorded = tmp_path / "python", tmp_path / "run"
+    python.write_text('#!/bin/sh\necho "$@"\n')
     python.chmod(0o755)
-    given = ["--set", "train.seed=1", "--set=generator.width=64"]
+    recorded.mkdir()
+    (recorded / "recipe.toml").touch()
     environment = {key: value for key, value in os.environ.items() if not key.startswith("SLURM_")}
-    said = subprocess.run(
-        [SCRIPTS / "reconstruct.sh", "recipe", *given],
-        env={**environment, "SYNAPSE_PYTHON": str(python)}, cwd=tmp_path, capture_output=True, text=True, check=True,
-    ).stdout  # fmt: skip
-    wanted = "-m synapse_diffusion reconstruct RUN --recipe recipe --set train.seed=1 --set=generator.width=64"
-    assert said.strip() == wanted
+    environment["SYNAPSE_PYTHON"] = str(python)
+
+    def passed_on(script: str, *given: str) -> str:
+        done = subprocess.run([SCRIPTS / script, *given], env=environment, cwd=tmp_path, capture_output=True, text=True)
+        return done.stdout.strip().removeprefix("-m synapse_diffusion ") or done.stderr.strip()
+
+    for stage in ("reconstruct", "evaluate", "report"):
+        assert passed_on(f"{stage}.sh", "run", "--x=1") == f"{stage} run --x=1"
+        one = passed_on(f"{stage}.sh", "r.toml", "--set", "train.seed=1", "--set=labels.classes=a,body part")
+        assert one == f"run r.toml --set train.seed=1 --set=labels.classes=a,body part --from {stage} --until {stage}"
+        assert passed_on(f"{stage}.sh").endswith("give a RUN or a RECIPE")
 
 
 def test_states_in_words() -> None:
@@ -362,8 +368,8 @@ def test_one_command_from_recordings_to_pictures_and_scores(slurm: Mapping[str, 
     ended(slurm, cwd, *jobs.values())
     status = said(slurm, cwd, *COMMAND, "status", "small.toml", *sets)
     assert f"convert (job {jobs['convert']}): 2 COMPLETED" in status
-    run = said(slurm, cwd, *COMMAND, "where", "small.toml", *sets)
-    assert f"{run}: trained, scored" in status
+    [run] = (cwd / "runs").glob("small-" + "[0-9a-f]" * 8)
+    assert f"{run.relative_to(cwd)}: trained, scored" in status
     assert "small-generator-" in status
     scores = pd.read_json(cwd / run / "scores.json")["rows"]
     assert {"retrieve", "reconstruct"} <= {row["task"] for row in scores}

@@ -35,7 +35,7 @@ for command in (
     runs.train, runs.tune, runs.evaluate, runs.predict, runs.adapt, runs.reconstruct, runs.run, runs.demo,
     data.export, data.info, runs.report,
     jobs.doctor,
-    jobs.submit, jobs.status, jobs.where,
+    jobs.submit, jobs.status,
 ):  # fmt: skip
     app.command()(command)
 

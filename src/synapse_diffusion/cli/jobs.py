@@ -65,11 +65,3 @@ def doctor(
     if found.lacks:
         raise typer.Exit(MissingError.exit_code)
     say(f"nothing is lacking: synapse-diffusion run {recipe}")
-
-
-def where(recipe: RecipeArgument, set_: SetOption = None) -> None:
-    """Print the folder of the run that `train` makes of this recipe."""
-    from synapse_diffusion.config import load_recipe
-    from synapse_diffusion.train import find_run
-
-    say(str(find_run(load_recipe(recipe, set_ or ()), Path(recipe).stem).folder))

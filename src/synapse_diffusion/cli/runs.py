@@ -141,21 +141,16 @@ def reconstruct(
             "--set", metavar="A.B=VALUE", help="Another setting of reconstruct.*, generator.* or pretrained.*."
         ),
     ] = None,
-    recipe: Annotated[
-        str | None, typer.Option(help="Settings of pictures from this recipe of the run, edited since its training.")
-    ] = None,
 ) -> None:
     """Draw the test pictures from the brain's signal, beside controls, and score them.
 
     By what `train generator` has trained, or a pretrained pipeline (pretrained.pipeline). The same command goes on
     where it was interrupted.
     """
-    from synapse_diffusion.config import load_recipe
     from synapse_diffusion.reconstruct import reconstruct
 
-    settings = None if recipe is None else load_recipe(recipe, set_ or ())
     with progress_bar() as progress:
-        folder, rows = reconstruct(run, () if recipe else set_ or (), say, progress, settings)
+        folder, rows = reconstruct(run, set_ or (), say, progress)
     print_pictures(rows, folder)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from synapse_diffusion.config import Recipe, dump_recipe, parse_recipe
-from synapse_diffusion.config.tree import PICTURES, differences
+from synapse_diffusion.config.tree import PICTURES
 from synapse_diffusion.errors import RunError, SettingsError
 from synapse_diffusion.parallel import choose_device
 from synapse_diffusion.reconstruct.pretrained import Source, find_pretrained, image_vectors, open_pretrained
@@ -50,13 +50,13 @@ class Opened:
         return found
 
 
-def open_pictured(folder: Path, overrides: Sequence[str], progress: Progress, edited: Recipe | None = None) -> Opened:
-    """Settings of pictures are the run's, or those of the recipe `edited` of the same decoder.
+def open_pictured(folder: Path, overrides: Sequence[str], progress: Progress) -> Opened:
+    """The run of a folder with other settings of pictures, where `overrides` give some.
 
     Raises `RunError` where the run or its generator is missing or unfit, `MissingError` for a pretrained pipeline's
     files, `SettingsError`, `StoreError`, `DataError`.
     """
-    recipe = _recipe(folder, overrides, edited)
+    recipe = _recipe(folder, overrides)
     check_recipe(recipe)
     pipeline = find_pretrained(recipe)
     trained = open_trained(folder, progress)
@@ -82,24 +82,11 @@ def open_pictured(folder: Path, overrides: Sequence[str], progress: Progress, ed
     return Opened(recipe, trained, parts, files, generator, digest, truth)
 
 
-def _recipe(folder: Path, overrides: Sequence[str], edited: Recipe | None) -> Recipe:
+def _recipe(folder: Path, overrides: Sequence[str]) -> Recipe:
     """The run's recipe with other settings of pictures. Raises `SettingsError` for settings of the decoder."""
-    own = open_run(folder).recipe
-    if edited is not None and edited.digest() != own.digest():
-        raise SettingsError(
-            f"the recipe is not of this decoder; differences from {folder}: {_differences(own, edited)}"
-        )
     for override in overrides:
         if override.partition(".")[0].strip() not in (*PICTURES, "paths", "execution"):
             raise SettingsError(
                 f"--set {override}: the run is trained; only {', '.join(PICTURES)}, paths and execution can change"
             )
-    return parse_recipe(tomllib.loads(dump_recipe(edited or own)), overrides, where=str(folder))
-
-
-def _differences(one: Recipe, other: Recipe) -> str:
-    a, b = (
-        recipe.model_dump(mode="json", exclude={*PICTURES, "paths", "execution", "tune", "evaluate"})
-        for recipe in (one, other)
-    )
-    return "; ".join(f"{key} = {x!r}, not {y!r}" for key, x, y in differences(a, b))
+    return parse_recipe(tomllib.loads(dump_recipe(open_run(folder).recipe)), overrides, where=str(folder))

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from synapse_diffusion.config import Recipe
 from synapse_diffusion.config.tree import digest_of
 from synapse_diffusion.encoders.features import Column, Missing
 from synapse_diffusion.figures import draw_bars, draw_pictures
@@ -38,19 +37,14 @@ FREE: Final = ("batch", "darknet", "clip", "networks")
 
 
 def reconstruct(
-    folder: Folder,
-    overrides: Sequence[str] = (),
-    say: Say = silent,
-    progress: Progress = silent,
-    edited: Recipe | None = None,
+    folder: Folder, overrides: Sequence[str] = (), say: Say = silent, progress: Progress = silent
 ) -> tuple[Path, list[dict[str, Any]]]:
     """Draw, score, and return the folder of the pictures and the rows that are added to the run's scores.json.
 
-    `edited`: a recipe of the same decoder whose settings of pictures hold, rather than the run's; `overrides`: some
-    that differ. Raises `RunError` where the run or its generator is missing
+    `overrides`: other settings of pictures than the run's. Raises `RunError` where the run or its generator is missing
     or unfit, `MissingError` for a pretrained pipeline's files, `SettingsError`, `StoreError`, `DataError`.
     """
-    return redraw(open_pictured(Path(folder), overrides, progress, edited), say, progress)
+    return redraw(open_pictured(Path(folder), overrides, progress), say, progress)
 
 
 def undrawn(opened: Opened) -> tuple[Path, str]:
