@@ -106,6 +106,11 @@ def trained(study: Path) -> Run:
     return train(small(study), "small", "test", quiet, quiet)
 
 
+def predictions(run: Run) -> bytes:
+    """What its decoders say to validation."""
+    return (run.folder / "predictions/validation.tsv").read_bytes()
+
+
 def small(folder: Path, *overrides: str) -> Recipe:
     """The small study's recipe."""
     names = ("bids", "stores", "runs", "embeddings")
