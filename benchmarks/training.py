@@ -1,6 +1,6 @@
 """Training: trials a second against the usual ways, waiting for data, memory, and two processes against one.
 
-    python benchmarks/training.py [speed|waits|memory|processes] [--rounds 9] [--batch 64] [--folder DIR]
+    python benchmarks/training.py [speed|waits|memory|processes] [--rounds 9] [--batch 64] [--folder DIR] [--device cpu]
 
 Without a word all four. One thread of mathematics everywhere; noise in stores (EEG: 63 sensors x 250 samples, a picture
 every 25; MEG: 271 x 200, every 300), trained by `training.fitting.fit` with all that a fit has: whitening, feeding,
@@ -47,7 +47,7 @@ from torch import nn
 from convert import peak_rss_anon
 from speed import PUBLISHED_FEATURES, positions, published
 from synapse_diffusion.config import parse_recipe
-from synapse_diffusion.parallel import Group, launch, most, session, use_threads, wait_for_all
+from synapse_diffusion.parallel import Group, choose_device, launch, most, session, use_threads, wait_for_all
 from synapse_diffusion.store.epochs import Epochs
 from synapse_diffusion.store.files import draft_store, find_stores, open_store
 from synapse_diffusion.training import fitting
@@ -60,6 +60,7 @@ from synapse_diffusion.training.requests import Requests
 from synapse_diffusion.types import SensorArray
 
 CLASSES, WARM = 12, 4
+LONGER = 8  # times the steps on a GPU
 WHAT: Final = ("speed", "waits", "memory", "processes")
 
 
@@ -110,6 +111,8 @@ class Watched(Feed):
             if step == WARM:
                 self.began, self.waited_before = time.perf_counter(), self.waited_s
             yield batch
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
         self.ended = time.perf_counter()
 
 
@@ -125,9 +128,9 @@ class Fitted:
 class Trainer:
     """Fits on the stores of a folder."""
 
-    def __init__(self, folder: Path, size: Size, scratch: Path) -> None:
+    def __init__(self, folder: Path, size: Size, scratch: Path, device: str = "cpu") -> None:
         stores = [open_store(path, verify_signal=False) for path in find_stores(folder, "x")]
-        epochs = Epochs(stores, 0.0, size.n_times / size.sfreq)
+        epochs = Epochs(stores, 0.0, size.n_times / size.sfreq, device=choose_device(device))
         recipe = parse_recipe({})
         self.scratch, self.rows = scratch, np.flatnonzero(epochs.trials["usable"])
         self.label_N = epochs.trials["label"].to_numpy().astype(np.int64)
@@ -196,33 +199,43 @@ class Hdf5Epochs(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
         return torch.from_numpy(self.file["x"][index]), int(self.file["y"][index])
 
 
-def plain_loop(model: nn.Module, path: Path, steps: int, batch: int) -> float:
-    """Trials a second of a plain loop over a DataLoader."""
+def plain_loop(model: nn.Module, path: Path, steps: int, batch: int, device: str) -> float:
+    """Trials a second of a plain loop over a DataLoader; with pinned copies to a GPU."""
+    model = model.to(device)
+    pinned = device != "cpu"
     loader = torch.utils.data.DataLoader(
-        Hdf5Epochs(path), batch, shuffle=True, drop_last=True, num_workers=1, multiprocessing_context="fork"
-    )
+        Hdf5Epochs(path), batch, shuffle=True, drop_last=True, num_workers=1, pin_memory=pinned,
+        multiprocessing_context="fork",
+    )  # fmt: skip
     optimizer, loss = torch.optim.AdamW(model.parameters(), 2e-4), nn.CrossEntropyLoss()
     model.train()
     began = ended = 0.0
-    for step, (x_BCT, y_B) in enumerate(loader):
+    passes = (batch for _ in range(2 + (WARM + steps) // len(loader)) for batch in loader)
+    for step, (x_BCT, y_B) in enumerate(passes):
         if step == WARM:
             began = time.perf_counter()
         if step == WARM + steps:
+            if pinned:
+                torch.cuda.synchronize()
             ended = time.perf_counter()  # here: leaving the loop also waits for the worker to end
             break
+        x_BCT, y_B = (value.to(device, non_blocking=pinned) for value in (x_BCT, y_B))
         optimizer.zero_grad()
         loss(model(x_BCT), y_B).backward()
         optimizer.step()
     return steps * batch / (ended - began)
 
 
-def by_skorch(model: nn.Module, x_NCT: NDArray[np.float32], y_N: NDArray[np.int64], steps: int, batch: int) -> float:
+def by_skorch(
+    model: nn.Module, x_NCT: NDArray[np.float32], y_N: NDArray[np.int64], steps: int, batch: int, device: str
+) -> float:
     """Trials a second of braindecode's classifier, from arrays in memory."""
     net = importlib.import_module("braindecode").EEGClassifier(
         model, criterion=nn.CrossEntropyLoss, optimizer=torch.optim.AdamW, optimizer__lr=2e-4, batch_size=batch,
         train_split=None, iterator_train__shuffle=True, max_epochs=1, verbose=0, classes=list(range(CLASSES)),
+        device=device,
     )  # fmt: skip
-    warm, n = WARM * batch, steps * batch
+    warm, n = WARM * batch, min(len(y_N), steps * batch)
     net.partial_fit(x_NCT[:warm], y_N[:warm])
     began = time.perf_counter()
     net.partial_fit(x_NCT[:n], y_N[:n])
@@ -264,48 +277,49 @@ def race(ways: dict[str, Callable[[], float]], rounds: int) -> None:
         print(f"    {ours} / {other}: {bound(np.log(np.array(rates[ours]) / np.array(rates[other])))}")
 
 
-def speed(scratch: Path, rounds: int, batch: int) -> None:
+def speed(scratch: Path, rounds: int, batch: int, device: str) -> None:
     """TSConv and EEGNet, three ways."""
     import h5py
 
     for model, size in {"tsconv": EEG, "eegnet": EEG_128}.items():
         folder = scratch / f"speed-{model}"
         write_store(folder, size, "01", "01", 3000)
-        trainer = Trainer(folder, size, scratch)
-        x_NCT, y_N = trainer.data["eeg"].read(trainer.rows).numpy(), trainer.label_N[trainer.rows]
+        trainer = Trainer(folder, size, scratch, device)
+        x_NCT, y_N = trainer.data["eeg"].read(trainer.rows).cpu().numpy(), trainer.label_N[trainer.rows]
         path = folder / "epochs.h5"
         with h5py.File(path, "w") as file:
             file["x"], file["y"] = x_NCT, y_N
-        print(f"{model}, {size.n_sensors} x {size.n_times}, batch {batch}, one thread")
-        race(ways_of(model, trainer, path, x_NCT, y_N, batch), rounds)
+        print(f"{model}, {size.n_sensors} x {size.n_times}, batch {batch}, {device}, one thread")
+        race(ways_of(model, trainer, path, x_NCT, y_N, batch, device), rounds)
 
 
 def ways_of(
-    model: str, trainer: Trainer, path: Path, x_NCT: NDArray[np.float32], y_N: NDArray[np.int64], batch: int
-) -> dict[str, Callable[[], float]]:
+    model: str, trainer: Trainer, path: Path, x_NCT: NDArray[np.float32], y_N: NDArray[np.int64], batch: int,
+    device: str,
+) -> dict[str, Callable[[], float]]:  # fmt: skip
     """Trials a second of the ways to train one model."""
     plain = {"tsconv": published_tsconv, "eegnet": published_eegnet}[model]
-    longer, steps = 24, 8  # ours is through sooner
+    longer, steps = (24, 8) if device == "cpu" else (24 * LONGER, 8 * LONGER)  # ours is through sooner
     ways: dict[str, Callable[[], float]] = {
         "ours": lambda: trainer.fit(model, longer, batch, Group()).trials_per_s,
-        "PyTorch, DataLoader, HDF5": lambda: plain_loop(plain(), path, steps, batch),
+        "PyTorch, DataLoader, HDF5": lambda: plain_loop(plain(), path, steps, batch, device),
     }
     if has_braindecode():
         make = plain if model == "tsconv" else eegnet_of_braindecode
-        ways["braindecode, skorch"] = lambda: by_skorch(make(), x_NCT, y_N, steps, batch)
+        ways["braindecode, skorch"] = lambda: by_skorch(make(), x_NCT, y_N, steps, batch, device)
     return ways
 
 
-def waits(scratch: Path, batch: int) -> None:
+def waits(scratch: Path, batch: int, device: str) -> None:
     """How long steps wait for their batches."""
-    print(f"waiting for data, share of a step, batch {batch}, one thread")
+    print(f"waiting for data, share of a step, batch {batch}, {device}, one thread")
     for name, size, n_trials in (("EEG", EEG, 4000), ("MEG", MEG, 800)):
         folder = scratch / f"waits-{name}"
         for person in ("01", "02"):
             write_store(folder, size, person, "01", n_trials)
-        trainer = Trainer(folder, size, scratch)
+        trainer = Trainer(folder, size, scratch, device)
         for model in ("tsconv", "eegnet", "compact"):
-            fitted = trainer.fit(model, 60, batch, Group())
+            fitted = trainer.fit(model, 60 if device == "cpu" else 60 * LONGER, batch, Group())
             print(f"    {name} {model:8s} {fitted.trials_per_s:9,.0f} trials/s   waited {100 * fitted.waited:5.1f} %")
 
 
@@ -375,6 +389,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--folder", type=Path)
+    parser.add_argument("--device", default="cpu", help="of `speed` and `waits`")
     parser.add_argument("--models", nargs="*", default=["tsconv"], help="of `processes`")
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--model", help=argparse.SUPPRESS)
@@ -386,9 +401,9 @@ def main() -> None:
         scratch = Path(name)
         for what in [given.what] if given.what else WHAT:
             if what == "speed":
-                speed(scratch, given.rounds, given.batch)
+                speed(scratch, given.rounds, given.batch, given.device)
             elif what == "waits":
-                waits(scratch, given.batch)
+                waits(scratch, given.batch, given.device)
             elif what == "memory":
                 memory(scratch)
             else:

@@ -175,7 +175,7 @@ def test_what_was_learned_is_kept_and_found_again(run: Run, scores: list[dict[st
     again = adapt(of, calibrated, rows, of.targets(rows))  # as if the file had been lost
     kept = load_person(run.checkpoint("fold0_refit_04_24_trials"))
     assert again.steps == kept.steps
-    assert all(torch.equal(again.rows[0][name], value) for name, value in kept.rows[0].items())
+    assert all(torch.equal(again.rows[0][name].cpu(), value) for name, value in kept.rows[0].items())
     assert (run.folder / "figures/adaptation.png").stat().st_size > 10_000
 
 

@@ -423,7 +423,8 @@ def test_vectors_of_another_encoder_or_scale_are_refused(made: tuple[Path, Run],
 @pytest.mark.parametrize(
     ("more", "text"),
     [(("reconstruct.sampler=ddim",), "pretrained pipelines bring their own"), (("reconstruct.guidance=0.5",), "none"),
-     (("generator.components=0",), "needs some"), (("pretrained.offload=true",), "on a CPU leave it out"),
+     (("generator.components=0",), "needs some"),
+     (("pretrained.offload=true", "execution.device=cpu"), "on a CPU leave it out"),
      (("pretrained.strength=0.1",), "is a setting of ip_adapter and kandinsky, not of 'unclip'")],
 )  # fmt: skip
 def test_settings_that_a_pipeline_has_no_use_for(

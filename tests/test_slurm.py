@@ -357,7 +357,8 @@ def test_one_command_from_recordings_to_pictures_and_scores(slurm: Mapping[str, 
     ]  # fmt: skip
     assert "--dependency=afterok:$train:$generator" in printed
     assert not (cwd / "runs").exists()
-    submitted = said(slurm, cwd, *COMMAND, "submit", "all", "small.toml", *sets, "--slurm", "convert.array=1-2")
+    held = ("--slurm", "convert.array=1-2", "--slurm", "convert.begin=now+3600")
+    submitted = said(slurm, cwd, *COMMAND, "submit", "all", "small.toml", *sets, *held)
     jobs = dict(re.findall(r"(\w+): job (\d+)", submitted))
     assert "is in the queue already" in refused(slurm, cwd, "submit", "evaluate", "small.toml", *sets)
     assert "PENDING, waits for Dependency" in said(slurm, cwd, *COMMAND, "status", "small.toml", *sets)
@@ -366,6 +367,7 @@ def test_one_command_from_recordings_to_pictures_and_scores(slurm: Mapping[str, 
     waits = said(slurm, cwd, "scontrol", "show", "job", number)
     assert re.search(rf"afterany:({jobs['convert']}|{jobs['embed']})\b", waits)
     said(slurm, cwd, "scancel", number)
+    said(slurm, cwd, "scontrol", "update", f"JobId={jobs['convert']}", "StartTime=now")
     ended(slurm, cwd, *jobs.values())
     status = said(slurm, cwd, *COMMAND, "status", "small.toml", *sets)
     assert f"convert (job {jobs['convert']}): 2 COMPLETED" in status

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from conftest import TEN_TWENTY, quiet, small, write_events, write_recording
@@ -16,7 +17,8 @@ from synapse_diffusion.config import Recipe, parse_recipe
 from synapse_diffusion.convert import convert
 from synapse_diffusion.errors import DataError, MissingError, StoreError
 from synapse_diffusion.store.epochs import Epochs
-from synapse_diffusion.store.files import open_store, whole
+from synapse_diffusion.store.files import find_stores, open_store, whole
+from synapse_diffusion.store.signals import Joined, Mapped
 
 
 @pytest.fixture
@@ -167,6 +169,21 @@ def test_epochs_are_slices_of_the_signal(tmp_path: Path) -> None:
     window = opened.signal_TC[onset - 10 : onset + 40].T
     assert np.allclose(shifted[0].numpy(), window - window[:, :10].mean(1, keepdims=True), atol=1e-12)
     assert np.isfinite(shifted.numpy()).all()  # never past the recording's start
+
+
+def test_signals_end_to_end_give_the_same_windows(study: Path) -> None:
+    """As a GPU holds them, with fewer channels and in another order."""
+    stores = [open_store(folder) for folder in find_stores(study / "stores", "small")]
+    assert len(stores) > 1
+    rng = np.random.default_rng(0)
+    which = rng.integers(0, len(stores), 50)
+    first = rng.integers(0, min(len(store.signal_TC) for store in stores) - 30, 50)
+    for channels in (stores[0].sensors.names, ("Oz", "Pz", "O1")):
+        mapped = Mapped(stores, channels).cut(which, first, 30)
+        assert torch.equal(mapped, Joined(stores, channels, torch.device("cpu")).cut(which, first, 30))
+        columns = [stores[0].sensors.names.index(name) for name in channels]
+        for k in range(50):
+            assert np.array_equal(mapped[k], stores[which[k]].signal_TC[first[k] : first[k] + 30, columns])
 
 
 def test_the_pulse_is_where_it_was_written(tmp_path: Path) -> None:

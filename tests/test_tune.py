@@ -310,7 +310,7 @@ def test_settings_of_the_search_are_noticed() -> None:
 
     def second(**settings: Any) -> dict[str, Any]:
         recipe = parse_recipe({"train": {"batch": 48}, "tune": {"space": SPACE, **settings}})
-        algorithm = _search(recipe)
+        algorithm = _search(recipe, 1)
         first: dict[str, Any] = algorithm.suggest("a")
         assert first == own_point(recipe)
         found: dict[str, Any] = algorithm.suggest("b")
@@ -328,7 +328,7 @@ def test_settings_of_the_search_are_noticed() -> None:
         assert values["train.batch"] in (32, 48, 64)
         assert values["train.patience"] in (1, 2, 3)
     random = parse_recipe({"tune": {"space": SPACE, "search": "random"}})
-    assert type(_search(random)).__name__ == "BasicVariantGenerator"
+    assert type(_search(random, 1)).__name__ == "BasicVariantGenerator"
 
 
 # ---- Ray itself: minutes ----

@@ -14,23 +14,25 @@ import signal
 import socket
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from types import FrameType
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, Literal, TypeVar, cast
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.multiprocessing.spawn import ProcessRaisedException, start_processes
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.parallel import DistributedDataParallel
 
 from synapse_diffusion.errors import MissingError, SynapseError
 
 Sharding = Literal["ddp", "fsdp"]
+Made = TypeVar("Made")
 PATIENCE: Final = timedelta(minutes=10)  # for a process that does not answer
 MARK: Final = "\x1e"
 KEEPING: Final = {-1: (2**31 - 1, 2**26), -2: (2**26, 2**17), -4: (0, 2**16)}
@@ -51,18 +53,55 @@ class Group:
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of that name; `auto` takes the best there is. Raises `MissingError` for one that is not there."""
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise MissingError(f"execution.device = {name!r} cannot be used: {reason}; take 'auto' or 'cpu'") from None
+    """The device of that name; `auto` takes the best there is. Raises `MissingError` for one that is not there.
+
+    `auto` and `cuda` give each process of a group a GPU of its own. On a GPU, convolutions compute in float32 from here
+    on, where cuDNN would take TF32.
+    """
+    if name in ("auto", "cuda") and torch.cuda.is_available():
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+    elif name == "auto":
+        device = torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    else:
+        try:
+            device = torch.device(name)
+            torch.empty(1, device=device)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise MissingError(f"execution.device = {name!r} cannot be used: {reason}; take 'auto' or 'cpu'") from None
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.backends.cudnn.allow_tf32 = False
     return device
+
+
+class Beside:
+    """Work for later steps, from other threads: on a GPU in a stream of its own, so that it waits for no step."""
+
+    def __init__(self, device: torch.device) -> None:
+        stream: Callable[..., torch.cuda.Stream] = torch.cuda.Stream
+        self._stream = stream(device) if device.type == "cuda" else None
+
+    def work(self, make: Callable[[int], Made], step: int) -> tuple[Made, torch.cuda.Event | None]:
+        """What is made, and when a GPU has it ready."""
+        if self._stream is None:
+            return make(step), None
+        with torch.cuda.stream(self._stream):
+            return make(step), self._stream.record_event()
+
+    def take(self, tensors: Iterable[Tensor], ready: torch.cuda.Event | None) -> None:
+        """Let what is asked of the GPU from here on wait for these, and keep their memory until it is done."""
+        if ready is not None:
+            now = torch.cuda.current_stream(next(iter(tensors)).device)
+            now.wait_event(ready)
+            for tensor in tensors:
+                tensor.record_stream(now)
+
+
+def sent(value: Tensor, device: torch.device) -> Tensor:
+    """What lies on the CPU, on a device; a GPU's copy waits for nothing, since its source is pinned."""
+    return value.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else value.to(device)
 
 
 def use_threads(n: int) -> None:
@@ -94,18 +133,42 @@ def freed_memory_kept() -> Iterator[None]:
 
 
 @contextmanager
+def repeatable(device: torch.device) -> Iterator[None]:
+    """The same steps give the same bits in here, on a GPU too: what it computes is then added in the same order."""
+    if device.type != "cuda":
+        yield
+        return
+    filling = cast("Any", torch.utils.deterministic)
+    before = torch.are_deterministic_algorithms_enabled(), filling.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    filling.fill_uninitialized_memory = False
+    try:
+        with sdpa_kernel(SDPBackend.MATH):  # the gradient of its faster kernels is not repeatable
+            yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=True)
+        filling.fill_uninitialized_memory = before[1]
+
+
+@contextmanager
 def session(device: torch.device) -> Iterator[Group]:
     """Join the group that torchrun's environment describes, or that a launcher has made already; else be alone."""
     if distributed.is_available() and distributed.is_initialized():
         yield Group(distributed.get_rank(), distributed.get_world_size())
     elif int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+        distributed.init_process_group(_backends(device), timeout=PATIENCE)
         try:
             yield Group(distributed.get_rank(), distributed.get_world_size())
         finally:
             distributed.destroy_process_group()
     else:
         yield Group()
+
+
+def _backends(device: torch.device) -> str:
+    """NCCL between GPUs, gloo for all else: plain numbers, CPUs, and processes that share a GPU, which NCCL refuses."""
+    shared = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > torch.cuda.device_count()
+    return "cpu:gloo,cuda:nccl" if device.type == "cuda" and not shared else "gloo"
 
 
 def wrap(model: nn.Module, group: Group, sharding: Sharding) -> nn.Module:
@@ -184,9 +247,20 @@ def shared_like(value: Tensor, like: Tensor) -> Tensor:
     return distribute_tensor(value, like.device_mesh, like.placements) if isinstance(like, DTensor) else value
 
 
-def n_processes(wanted: int, device: torch.device) -> int:
-    """How many processes are to train together; 0 wanted: one for each GPU, one on a CPU."""
-    return wanted or (torch.cuda.device_count() if device.type == "cuda" else 1)
+def n_processes(wanted: int, name: str) -> int:
+    """How many processes are to train together on the device of that name; 0 wanted: one for each GPU, one on a CPU.
+
+    Raises `MissingError` where they are more than the GPUs.
+    """
+    if choose_device(name).type != "cuda":
+        return wanted or 1
+    gpus = torch.cuda.device_count() if name in ("auto", "cuda") else 1
+    if wanted > gpus:
+        raise MissingError(
+            f"execution.processes = {wanted}, but execution.device = {name!r} has {gpus} GPU{'s' * (gpus > 1)}; "
+            "lower it, or take execution.device = 'cpu'"
+        )
+    return wanted or gpus
 
 
 def is_launched() -> bool:
@@ -233,8 +307,8 @@ def launch(n: int, work: Callable[..., None], *arguments: Any, hear: Callable[[A
 
 def _launched(rank: int, n: int, port: int, told: Any, work: Callable[..., None], arguments: tuple[Any, ...]) -> None:
     os.environ |= {
-        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(n), "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
+        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(n), "LOCAL_WORLD_SIZE": str(n),
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
     }  # fmt: skip
     try:
         work(told.put if rank == 0 else _not_told, *arguments)

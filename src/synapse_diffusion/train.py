@@ -77,7 +77,7 @@ def train(recipe: Recipe, name: str = "", command: str = PYTHON, say: Say = sile
     Raises `StoreError`, `SplitError`, `DataError`, `SettingsError`; `StoppedError` after SIGTERM.
     """
     device = choose_device(recipe.execution.device)
-    n = n_processes(recipe.execution.processes, device)
+    n = n_processes(recipe.execution.processes, recipe.execution.device)
     with Requests(recipe.execution.checkpoint_minutes).heard_from_signals() as requests:
         if n == 1 or is_launched():
             with session(device) as group:

@@ -39,7 +39,7 @@ class ExecutionSettings(Settings):
     """How fast, not what: left out of the digest."""
 
     device: str = "auto"
-    """`auto`, `cpu`, `cuda`, `cuda:1`, `mps`."""
+    """`auto`, `cpu`, `cuda` (of several processes, each its own GPU), `cuda:1`, `mps`."""
     workers: Annotated[int, Field(ge=0)] = 0
     """Recordings converted side by side; 0: what processors and memory allow."""
     threads: Annotated[int, Field(ge=0)] = 0

@@ -52,7 +52,7 @@ def train_generator(recipe: Recipe, command: str = PYTHON, say: Say = silent, pr
     """
     check_recipe(recipe)
     device = choose_device(recipe.execution.device)
-    n = n_processes(recipe.execution.processes, device)
+    n = n_processes(recipe.execution.processes, recipe.execution.device)
     with Requests(recipe.execution.checkpoint_minutes).heard_from_signals() as requests:
         if n > 1 and not is_launched():
             launch_stage(train_generator, n, recipe, command, say=say, progress=progress)
@@ -105,7 +105,7 @@ def _train(recipe: Recipe, command: str, say: Say, progress: Progress, group: Gr
     device = choose_device(recipe.execution.device)
     autoencoder = autoencoder_of(recipe, device)
     progress("encoding pictures", 0, 1)
-    conditions, easels = _easels(recipe, prepared, autoencoder, group, device)
+    conditions, easels = _easels(recipe, prepared, autoencoder, group)
     if group.rank == 0:
         about = {
             "generator_digest": prepared.digest, "table": prepared.table.digest, "autoencoder": autoencoder.about,
@@ -142,7 +142,7 @@ def _train(recipe: Recipe, command: str, say: Say, progress: Progress, group: Gr
 
 
 def _easels(
-    recipe: Recipe, prepared: Prepared, autoencoder: Autoencoder, group: Group, device: torch.device
+    recipe: Recipe, prepared: Prepared, autoencoder: Autoencoder, group: Group
 ) -> tuple[Conditions, tuple[Easel, Easel]]:
     """Conditions, fitted on training images; training and validation pictures as latents."""
     settings, parts = recipe.generator, prepared.parts
@@ -154,9 +154,7 @@ def _easels(
             conditions = Conditions.fit(
                 table.vectors, pictures, settings.components, settings.low_side, settings.low_components
             )
-        components = {
-            name: torch.from_numpy(z).to(device) for name, z in conditions.of_images(table, pictures).vectors.items()
-        }
+        components = {n: torch.from_numpy(z) for n, z in conditions.of_images(table, pictures).vectors.items()}
         images = torch.split(torch.from_numpy(pictures), 256)
         latents = torch.cat([autoencoder.encode(part / 255.0) for part in images])
         found.append(Easel(latents, conditions, components, settings, (settings.seed, number), group))

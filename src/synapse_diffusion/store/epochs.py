@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from synapse_diffusion.errors import StoreError
 from synapse_diffusion.store.files import SignalStore, store_name
+from synapse_diffusion.store.signals import columns_of, signals_of
 
 
 class Epochs:
@@ -65,9 +66,8 @@ class Epochs:
         self._start = self.trials["start"].to_numpy()
         self._limits = self.trials[["first", "last"]].to_numpy()
         self._store = self.trials["store"].to_numpy()
-        self._columns = [_indices(store, self.channels) for store in stores]
         self.device = torch.device(device)
-        self._signals = [_tensor(store, self.device) for store in stores]
+        self._signals = signals_of(stores, self.channels, self.device)
 
     def copies_said(self) -> list[str]:
         """One line for each store whose trials are left out as copies."""
@@ -86,26 +86,15 @@ class Epochs:
         if shift is not None:
             lowest, highest = self._limits[rows, 0] + self._reach[0], self._limits[rows, 1] - self._reach[1]
             start = np.clip(start + shift, lowest, highest)
-        out_BTC = torch.empty(len(rows), self.n_times, len(self.channels), device=self.device)
         which = self._store[rows]
-        for k in np.unique(which):
-            at = np.flatnonzero(which == k)
-            first = torch.from_numpy(start[at]).to(self.device)
-            x_BTC = self._cut(int(k), first, self.n_times)
-            if self._baseline is not None:
-                a, b = self._baseline
-                level = self._cut(int(k), first - round(float(self.times[0]) * self.sfreq) + a, b - a)
-                x_BTC = x_BTC - level.mean(1, keepdim=True)
-            out_BTC[torch.from_numpy(at).to(self.device)] = x_BTC
-        return out_BTC.transpose(1, 2)
-
-    def _cut(self, k: int, first: torch.Tensor, n_times: int) -> torch.Tensor:
-        signal_TC, columns = self._signals[k], self._columns[k]
-        index = (first[:, None] + torch.arange(n_times, device=self.device)).reshape(-1)
-        x = signal_TC.index_select(0, index)
-        if columns is not None:
-            x = x[:, columns]
-        return x.reshape(len(first), n_times, -1)
+        x_BTC = self._signals.cut(which, start, self.n_times)
+        if self._baseline is not None:
+            a, b = self._baseline
+            level = self._signals.cut(which, start - round(float(self.times[0]) * self.sfreq) + a, b - a)
+            x_BTC = x_BTC - level.mean(1, keepdim=True)
+        if x_BTC.device != self.device:  # a GPU without room for the signals; pinned, the copy waits for nothing
+            x_BTC = x_BTC.pin_memory().to(self.device, non_blocking=True)
+        return x_BTC.transpose(1, 2)
 
 
 def copies_among(stores: Sequence[SignalStore]) -> dict[int, int]:
@@ -116,12 +105,6 @@ def copies_among(stores: Sequence[SignalStore]) -> dict[int, int]:
     first_with = {store.signal_digest: k for k, store in reversed(list(enumerate(stores)))}
     first = [first_with[store.signal_digest] for store in stores]
     return {k: at for k, at in enumerate(first) if at != k}
-
-
-def _tensor(store: SignalStore, device: torch.device) -> torch.Tensor:
-    """The memory-mapped signal itself on a CPU (never written to), a copy on another device."""
-    mapped = np.load(store.folder / "signal.npy", mmap_mode="c", allow_pickle=False)
-    return torch.from_numpy(mapped).to(device)
 
 
 def _common_channels(stores: Sequence[SignalStore], wanted: Sequence[str]) -> tuple[str, ...]:
@@ -138,15 +121,10 @@ def _common_channels(stores: Sequence[SignalStore], wanted: Sequence[str]) -> tu
 
 
 def _mean_positions(stores: Sequence[SignalStore], channels: tuple[str, ...]) -> NDArray[np.float64]:
-    every_SC3 = np.stack([store.sensors.position_C3[_indices(store, channels) or slice(None)] for store in stores])
+    every_SC3 = np.stack([store.sensors.position_C3[columns_of(store, channels) or slice(None)] for store in stores])
     known_SC1 = ~np.isnan(every_SC3).any(2, keepdims=True)
     total_C3 = np.where(known_SC1, every_SC3, 0.0).sum(0)
     return np.where(known_SC1.any(0), total_C3 / np.maximum(known_SC1.sum(0), 1), np.nan)
-
-
-def _indices(store: SignalStore, channels: tuple[str, ...]) -> list[int] | None:
-    """Columns of the channels; None where they are all columns in order."""
-    return None if store.sensors.names == channels else [store.sensors.names.index(name) for name in channels]
 
 
 def _interval(baseline: tuple[float, float], sfreq: float) -> tuple[int, int]:

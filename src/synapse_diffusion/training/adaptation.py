@@ -234,7 +234,8 @@ def from_scratch(of: Newcomer, person: Person, rows: Index, target_N: Index, pat
             objective = of.network(member, 1).objective.requires_grad_(False)  # the images' place stays what it is
             shapes = shapes_of(alone, (of.modality,), objective)
             torch.manual_seed(seed_of(*of.key(member, len(rows))))
-            return build_learner(shapes, objective, setting.recipe, examples.n_trials, Group())
+            device = setting.sources.of[of.modality].epochs.device
+            return build_learner(shapes, objective, setting.recipe, examples.n_trials, Group()).to(device)
 
         def pupil(examples: Examples, member: int = member, fresh: Callable[..., Learner] = fresh) -> Learner:
             learner, key = fresh(examples), of.key(member, len(rows))

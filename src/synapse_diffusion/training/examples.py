@@ -76,6 +76,10 @@ class Batch:
     present: Mapping[str, torch.Tensor]
     target_B: torch.Tensor
 
+    def tensors(self) -> list[torch.Tensor]:
+        """All of it."""
+        return [self.target_B, *self.signals.values(), *self.people.values(), *self.present.values()]
+
 
 @dataclass(frozen=True)
 class Trials:

@@ -6,7 +6,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from synapse_diffusion.config import TrainSettings
 from synapse_diffusion.errors import SettingsError
-from synapse_diffusion.parallel import Group
+from synapse_diffusion.parallel import Beside, Group
 from synapse_diffusion.training.data import ScaledEpochs
 from synapse_diffusion.training.examples import Asked, Batch, Examples, read
 
@@ -63,20 +63,23 @@ class Feed:
         return Batch(signals, batch.people, kept, target_B)
 
     def batches(self, start: int, stop: int) -> Iterator[Batch]:
-        """Batches of these steps; on a CPU from threads of their own."""
-        if any(data.epochs.device.type != "cpu" for data in self.data.values()):
-            yield from (self.make(step) for step in range(start, stop))
-            return
+        """Batches of these steps, from threads of their own."""
+        beside = Beside(next(iter(self.data.values())).epochs.device)
         with ThreadPoolExecutor(READERS) as pool:
-            ahead = deque(pool.submit(self.make, step) for step in range(start, min(start + AHEAD, stop)))
+
+            def submit(step: int) -> Future[tuple[Batch, torch.cuda.Event | None]]:
+                return pool.submit(beside.work, self.make, step)
+
+            ahead = deque(submit(step) for step in range(start, min(start + AHEAD, stop)))
             try:
                 for step in range(start + AHEAD, stop + AHEAD):
                     began = time.perf_counter()
-                    made = ahead.popleft().result()
+                    batch, ready = ahead.popleft().result()
                     self.waited_s += time.perf_counter() - began
+                    beside.take(batch.tensors(), ready)
                     if step < stop:
-                        ahead.append(pool.submit(self.make, step))
-                    yield made
+                        ahead.append(submit(step))
+                    yield batch
             finally:
                 pool.shutdown(cancel_futures=True)
 

@@ -15,7 +15,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from synapse_diffusion.config import ExecutionSettings, GeneratorSettings, PriorSettings, TrainSettings
 from synapse_diffusion.errors import RunError, StoppedError
-from synapse_diffusion.parallel import Group, freed_memory_kept, wrap
+from synapse_diffusion.parallel import Group, freed_memory_kept, repeatable, wrap
 from synapse_diffusion.training.checkpoint import Kept, State
 from synapse_diffusion.training.objectives import Judged
 from synapse_diffusion.training.requests import SAVE_AND_END, Requests
@@ -89,7 +89,7 @@ def take_steps(
     learner.to(plan.device)
     fresh = not plan.checkpoint.exists()
     if fresh:
-        with freed_memory_kept():
+        with freed_memory_kept(), repeatable(plan.device):
             begin()
     trained = wrap(learner, plan.group, plan.execution.sharding)
     if plan.execution.compile:
@@ -99,7 +99,7 @@ def take_steps(
     ema = {name: p.detach().clone() for name, p in parameters.items()}
     kept = Kept(learner, optimizer, ema, {name: value.clone() for name, value in ema.items()})
     state = State() if fresh else kept.load(plan.checkpoint)
-    with plan.requests.answered_by_steps() as requests, freed_memory_kept():
+    with plan.requests.answered_by_steps() as requests, freed_memory_kept(), repeatable(plan.device):
         # since_check: a checkpoint may stand between the last step before a check and that check
         while (state.step < plan.last or state.since_check) and state.since_best < settings.patience:
             stop = min(((state.step - state.since_check) // plan.every + 1) * plan.every, plan.last)

@@ -21,7 +21,7 @@ from synapse_diffusion.diffusion.training import denoising_loss, logit_normal_ti
 from synapse_diffusion.errors import SettingsError
 from synapse_diffusion.models.conditioning import Condition
 from synapse_diffusion.models.dit import DiT
-from synapse_diffusion.parallel import Group, gather
+from synapse_diffusion.parallel import Group, gather, sent
 from synapse_diffusion.training.conditions import DOUBT, LOW, Conditions, accuracies, doubted
 from synapse_diffusion.training.loop import Trainable
 from synapse_diffusion.training.objectives import Judged
@@ -78,8 +78,8 @@ class Painter(Trainable):
 
     def begin(self, easel: Easel) -> None:
         """Fit the Gaussian part to pictures and their true conditions."""
-        n = len(easel.latents)
-        self.gaussian.fit(easel.latents, easel.components.get(LOW, easel.latents.new_zeros(n, 0)))
+        known_NE = easel.components.get(LOW, torch.zeros(len(easel.latents), 0))
+        self.gaussian.fit(easel.latents, known_NE.to(easel.latents.device))
 
     def embed(self, known: Known, n_rows: int) -> Embedded:
         """What the Gaussian part expects, and conditions as the network takes them."""
@@ -107,7 +107,7 @@ class Painter(Trainable):
 
 @dataclass(frozen=True)
 class Easel:
-    """Steps' batches of latents (N, C, H, W) and conditions: each a function of the step's number alone."""
+    """Steps' batches of latents (N, C, H, W) and conditions (on the CPU): each a function of the step's number."""
 
     latents: Tensor
     conditions: Conditions
@@ -141,14 +141,15 @@ class Easel:
         t_B = self._times(n, draws)
         values, present = {}, {}
         for name, z_NE in self.components.items():
-            z_BE, left_BE = self._doubted(z_NE[rows].cpu(), draws)
+            z_BE, left_BE = self._doubted(z_NE[rows], draws)
             known_B1 = torch.rand(n, 1, generator=draws) >= dropout
-            values[name], present[name] = z_BE[share].to(device), known_B1[share, 0].to(device)
+            values[name], present[name] = sent(z_BE[share], device), sent(known_B1[share, 0], device)
             if name == LOW:
-                values[DOUBT] = torch.where(known_B1, left_BE, 1.0)[share].to(device)
+                values[DOUBT] = sent(torch.where(known_B1, left_BE, 1.0)[share], device)
                 present[DOUBT] = torch.ones_like(present[name])
         return Strokes(
-            self.latents[rows][share], noise[share].to(device), t_B[share].to(device),
+            self.latents[sent(torch.from_numpy(rows), device)][share], sent(noise[share], device),
+            sent(t_B[share], device),
             known_of(self.conditions, values, present),
         )  # fmt: skip
 

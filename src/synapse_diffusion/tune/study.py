@@ -76,7 +76,7 @@ def search(recipe: Recipe, job: Job, say: Say, progress: Progress) -> list[Row]:
             param_space=_domains(recipe) if recipe.tune.search == "random" else None,
             tune_config=ray_tune.TuneConfig(
                 metric="loss", mode="min", num_samples=recipe.tune.trials, max_concurrent_trials=plan.at_once,
-                search_alg=_search(recipe), scheduler=_scheduler(recipe.tune, job), reuse_actors=True,
+                search_alg=_search(recipe, plan.at_once), scheduler=_scheduler(recipe.tune, job), reuse_actors=True,
             ),
             run_config=ray_tune.RunConfig(
                 name=path.name, storage_path=str(folder), verbose=0,
@@ -119,12 +119,15 @@ def _domain(values: Values, *, whole: bool) -> Any:
     return ray_tune.loguniform(low, high) if values.log else ray_tune.uniform(low, high)
 
 
-def _search(recipe: Recipe) -> Any:
-    """TPE or random draws; the recipe's own values come first where the space holds them."""
+def _search(recipe: Recipe, at_once: int) -> Any:
+    """TPE or random draws; the recipe's own values come first where the space holds them.
+
+    Ray limits TPE itself to `max_concurrent_trials`; random draws it does not.
+    """
     own = own_point(recipe)
     first = None if own is None else [own]
     if recipe.tune.search == "random":
-        return BasicVariantGenerator(points_to_evaluate=first, random_state=recipe.tune.seed)
+        return BasicVariantGenerator(first, max_concurrent=at_once, random_state=recipe.tune.seed)
     import optuna
     from ray.tune.search.optuna import OptunaSearch
 

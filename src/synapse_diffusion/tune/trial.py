@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +27,8 @@ WHOLE: Final = 1000
 """A trial's progress when it is done."""
 WORST: Final = 1e30
 """Loss of a trial that could not be trained: schedulers and searches want numbers."""
+ASKING: Final = ("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+"""Ray Train takes one report of a group each time it asks for its health: every check of a fit would wait 2 s."""
 Metrics = dict[str, Any]
 
 
@@ -100,6 +103,7 @@ def summary(curve: pd.DataFrame) -> Metrics:
 
 def _train_together(point: Metrics, job: Job, trial: str) -> None:
     """The trial in several processes that Ray Train starts; they are one group (`parallel.session`)."""
+    os.environ.setdefault(*ASKING)
     resources = {"CPU": float(job.plan.cpus)} | ({"GPU": 1.0} if job.plan.gpus else {})
     trainer = TorchTrainer(
         partial(_in_group, point=point, job=job, trial=trial),
