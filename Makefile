@@ -1,4 +1,4 @@
-# make demo: the tool on a small simulated study, offline, in about two minutes after installation.
+# make demo: the tool on a small simulated study, offline, in some six minutes after installation.
 # make test: everything that must hold before a commit.
 # make docs: the documentation as web pages, docs/_build/html; runs the demo and the examples, some minutes.
 

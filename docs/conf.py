@@ -94,7 +94,7 @@ def make_demo() -> None:
     if page.exists() and (place / "demo").exists() and page.stat().st_mtime > max(p.stat().st_mtime for p in code):
         return
     place.mkdir(parents=True, exist_ok=True)
-    lines = run("synapse_diffusion", "demo", cwd=place).splitlines()
+    lines = run("synapse_diffusion", "demo", "--no-pictures", cwd=place).splitlines()
     report = place / lines[-1]
     table = next(k for k, line in enumerate(lines) if line.strip() == "balanced accuracy")
     write(shown / "demo.txt", "\n".join(lines[table:]) + "\n")

@@ -8,6 +8,7 @@ import os
 import pty
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ from typer.testing import CliRunner
 from conftest import quiet, small
 from synapse_diffusion import doctor
 from synapse_diffusion.cli import app, output
+from synapse_diffusion.cli.beside import Beside
+from synapse_diffusion.config import dump_recipe
 from synapse_diffusion.convert import store_bytes, unconverted
 from synapse_diffusion.store.files import read_manifest
 
@@ -177,3 +180,17 @@ def test_doctor_says_what_is_lacking(study: Path, tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(doctor, "_version", lambda package: "")
     lacks = list(doctor.diagnose(small(study, "convert.ica=iclabel", "data.name=x", "data.people=01")).lacks)
     assert lacks[-1] == ("convert.ica = 'iclabel' needs mne-icalabel: pip install 'synapse-diffusion[artefacts]'")
+
+
+def test_a_command_beside_is_heard_and_ended(study: Path, tmp_path: Path) -> None:
+    (tmp_path / "small.toml").write_text(dump_recipe(small(study)), encoding="utf-8")
+    lines: list[str] = []
+    with Beside("convert", "eeg", str(tmp_path / "small.toml")) as beside:
+        beside.wait(lines.append, quiet)
+    assert str(study / "stores/small") in lines
+    with Beside("info", str(tmp_path / "nowhere")) as beside:
+        beside.wait(lines.append, quiet)  # whoever needs what it should have made sees the reason
+    begun = time.monotonic()
+    with Beside("doctor", "demo"):
+        pass
+    assert time.monotonic() - begun < 5

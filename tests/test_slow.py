@@ -150,6 +150,16 @@ def test_demo(tmp_path: Path) -> None:
     assert "of the category observer's distance from chance" in out
     assert (tmp_path / out.splitlines()[-1]).name == "report.html"
     assert (tmp_path / out.splitlines()[-1]).stat().st_size < 8e6
+    assert "generator: done" in out  # it was trained beside the decoders
+    rows = json.loads(next(tmp_path.glob("demo/runs/demo_pictures-*/scores.json")).read_text())["rows"]
+    drawn = {
+        (row["model"], row["metric"]): row for row in rows if row["task"] == "reconstruct" and row["person"] == "all"
+    }
+    for metric in ("pixcorr", "two_way pixels"):
+        assert drawn["brain", metric]["p"] < 0.01
+        assert drawn["brain - none", metric]["low"] > 0
+        assert drawn["true", metric]["value"] > drawn["brain", metric]["value"]
+    assert drawn["none", "two_way pixels"]["low"] < 0.5 < drawn["none", "two_way pixels"]["high"]
 
 
 def test_real_eeg_faces_and_houses(real: Path, tmp_path: Path) -> None:

@@ -114,9 +114,10 @@ def _matrix(
     image = axes.imshow(values, cmap="Blues", vmin=0, vmax=top)
     limit = (top if top is not None else float(values.max())) * 0.6
     size = 10 if len(classes) <= 6 else 7
-    for i, j in np.ndindex(values.shape):
+    for i, j in np.argwhere(values):  # a nought says no more than its empty cell
         colour = "white" if values[i, j] > limit else "black"
-        axes.text(j, i, format(values[i, j], form), ha="center", va="center", color=colour, fontsize=size)
+        text = axes.text(j, i, format(values[i, j], form), ha="center", va="center", color=colour, fontsize=size)
+        text.set_in_layout(False)  # half of the time otherwise
     axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right", rotation_mode="anchor", fontsize=9)
     axes.set_yticks(range(len(classes)), classes, fontsize=9)
     axes.set_xlabel("decoded")

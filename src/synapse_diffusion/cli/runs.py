@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import typer
 
+from synapse_diffusion.cli.beside import Beside
 from synapse_diffusion.cli.output import is_speaker, progress_bar, say
 from synapse_diffusion.cli.tables import print_pictures, print_scores, print_seeds
 from synapse_diffusion.cli.words import RecipeArgument, SetOption, command_line, recipe_of, shipped
 from synapse_diffusion.errors import SettingsError
 from synapse_diffusion.pipeline import Stage
+
+EVERY_PROCESSOR: Final = "execution.threads=0"  # of the demo's recipes for what its small batches do not slow
 
 
 def train(
@@ -186,10 +190,10 @@ def _show(stage: str, folder: Path, rows: list[dict[str, Any]]) -> None:
 def demo(
     set_: SetOption = None,
     pictures: Annotated[
-        bool, typer.Option("--pictures", help="Also draw what was seen (recipe demo_pictures): minutes more.")
-    ] = False,
+        bool, typer.Option("--pictures/--no-pictures", help="Also draw what was seen (recipe demo_pictures).")
+    ] = True,
 ) -> None:
-    """Simulate, convert, train and evaluate a small study, offline, in about two minutes."""
+    """Simulate, convert, train, evaluate and draw a small study, offline, in minutes; ends with a report."""
     from synapse_diffusion.config import load_recipe
     from synapse_diffusion.pipeline import run_recipe, stages_of
     from synapse_diffusion.report import report
@@ -197,14 +201,33 @@ def demo(
     def of_everyone(stage: str, folder: Path, rows: list[dict[str, Any]]) -> None:
         _show(stage, folder, [row for row in rows if row["person"] == "all"])
 
-    settings, drawn = (load_recipe(name, set_ or ()) for name in ("demo", "demo_pictures"))
+    overrides = set_ or []
     with progress_bar() as progress:
-        stages = stages_of(settings, "simulate", "evaluate" if pictures else "report")
-        folder = run_recipe(settings, "demo", command_line(), say, progress, of_everyone, stages)
-        if pictures:
-            stages = stages_of(drawn, "embed", "reconstruct")
-            of_pictures = run_recipe(drawn, "demo_pictures", command_line(), say, progress, of_everyone, stages)
-            report([of_pictures, folder], folder.parent / "report.html", say, progress)
+
+        def go(name: str, stages: list[Stage], *more: str) -> Path:
+            recipe = load_recipe(name, [*more, *overrides])
+            return run_recipe(recipe, name, command_line(), say, progress, of_everyone, stages)
+
+        if not pictures:
+            go("demo", stages_of(load_recipe("demo", overrides), "simulate"))
+            return
+        go("demo", ["simulate", "convert"])
+        go("demo_pictures", ["embed"], EVERY_PROCESSOR)
+        words = [word for override in overrides for word in ("--set", override)]
+        with Beside("train", "generator", "demo_pictures", *words) if _is_idle() else nullcontext() as generator:
+            folder = go("demo", ["train", "evaluate"])
+            of_pictures = go("demo_pictures", ["train", "evaluate"])
+            if generator is not None:
+                generator.wait(say, progress)
+        go("demo_pictures", ["generator", "reconstruct"], EVERY_PROCESSOR)
+        report([of_pictures, folder], folder.parent / "report.html", say, progress)
+
+
+def _is_idle() -> bool:
+    """Does a demo of one thread leave a processor, and no GPU, that both would want?"""
+    from synapse_diffusion.parallel import choose_device, n_processors
+
+    return choose_device("auto").type == "cpu" and n_processors() > 1
 
 
 def report(

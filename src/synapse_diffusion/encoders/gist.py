@@ -17,6 +17,7 @@ from synapse_diffusion.encoders.pixels import GRID, Preparation, Tower, state_di
 SIZE: Final = 128
 BORDER: Final = 32  # mirrored pixels around the picture, taken off after filtering
 SCALES: Final = 4
+CACHED: Final = 4  # pictures
 ORIENTATIONS: Final = 8
 PREFILTER_CYCLES: Final = 4.0
 LAYERS: Final = ("gist", "colour", "both")
@@ -53,12 +54,20 @@ def gabor_filters(n: int) -> torch.Tensor:
 
 
 def oriented_energy(images_B3HW: torch.Tensor, filters_SOHW: torch.Tensor) -> torch.Tensor:
-    """(B, 512): mean amplitude of each filter's response to the whitened picture, in each of 4 x 4 cells."""
+    """(B, 512): mean amplitude of each filter's response to the whitened picture, in each of 4 x 4 cells.
+
+    On a CPU a few pictures at a time, so that the cache holds their responses: twice as fast, the same bits.
+    """
+    rows = CACHED if images_B3HW.device.type == "cpu" else max(1, len(images_B3HW))
+    return torch.cat([_energy(part_B3HW, filters_SOHW) for part_B3HW in torch.split(images_B3HW, rows)])
+
+
+def _energy(images_B3HW: torch.Tensor, filters_SOHW: torch.Tensor) -> torch.Tensor:
     luminance_B1HW = (255 * images_B3HW.mean(1, keepdim=True) + 1).log()
     padded_BHW = functional.pad(luminance_B1HW, [BORDER] * 4, mode="reflect")[:, 0]
     spectrum_BHW = torch.fft.fft2(_equalised(padded_BHW))
     cells = []
-    for filters_OHW in filters_SOHW:  # one scale at a time: 75 MB for 32 pictures
+    for filters_OHW in filters_SOHW:
         response = torch.fft.ifft2(spectrum_BHW[:, None] * filters_OHW)
         energy = response[..., BORDER:-BORDER, BORDER:-BORDER].abs()
         cells.append(functional.adaptive_avg_pool2d(energy, GRID).flatten(1))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from synapse_diffusion.config import TrainSettings
 from synapse_diffusion.errors import SettingsError
-from synapse_diffusion.parallel import Beside, Group
+from synapse_diffusion.parallel import Ahead, Group
 from synapse_diffusion.training.data import ScaledEpochs
 from synapse_diffusion.training.examples import Asked, Batch, Examples, read
 
@@ -64,11 +64,11 @@ class Feed:
 
     def batches(self, start: int, stop: int) -> Iterator[Batch]:
         """Batches of these steps, from threads of their own."""
-        beside = Beside(next(iter(self.data.values())).epochs.device)
+        device = Ahead(next(iter(self.data.values())).epochs.device)
         with ThreadPoolExecutor(READERS) as pool:
 
             def submit(step: int) -> Future[tuple[Batch, torch.cuda.Event | None]]:
-                return pool.submit(beside.work, self.make, step)
+                return pool.submit(device.work, self.make, step)
 
             ahead = deque(submit(step) for step in range(start, min(start + AHEAD, stop)))
             try:
@@ -76,7 +76,7 @@ class Feed:
                     began = time.perf_counter()
                     batch, ready = ahead.popleft().result()
                     self.waited_s += time.perf_counter() - began
-                    beside.take(batch.tensors(), ready)
+                    device.take(batch.tensors(), ready)
                     if step < stop:
                         ahead.append(submit(step))
                     yield batch

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from dataclasses import dataclass
 from typing import Final
@@ -11,6 +10,7 @@ import torch
 
 from synapse_diffusion.config import ExecutionSettings
 from synapse_diffusion.errors import MissingError, SettingsError
+from synapse_diffusion.parallel import n_processors
 
 PATIENCE_S: Final = 10.0
 MOST_THREADS: Final = 8  # that a trial on CPUs is given unasked; decoders of this size gain nothing from more
@@ -58,7 +58,7 @@ class Plan:
 
 def this_machine() -> Machine:
     """The processors that this process may use, and the GPUs that PyTorch sees."""
-    return Machine((Node(len(os.sched_getaffinity(0)), torch.cuda.device_count()),))
+    return Machine((Node(n_processors(), torch.cuda.device_count()),))
 
 
 def reach(address: str) -> None:
