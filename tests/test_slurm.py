@@ -42,7 +42,9 @@ PICTURES = [
 
 
 def stages(recipe: Recipe) -> dict[str, tuple[str, tuple[str, ...]]]:
-    return {job.stage: (job.script, job.after) for job in chain(recipe, "x.toml", ())}
+    jobs = chain(recipe, "x.toml", ())
+    names = [job.stage for job in jobs]
+    return {job.stage: (job.script, tuple(job.after(names))) for job in jobs}
 
 
 def test_what_a_recipe_needs_in_which_order(tmp_path: Path) -> None:
@@ -68,6 +70,8 @@ def test_what_a_recipe_needs_in_which_order(tmp_path: Path) -> None:
     pretrained = stages(small(tmp_path, *PICTURES, "pretrained.pipeline=unclip", "pretrained.weights=somewhere"))
     assert "generator" not in pretrained
     assert pretrained["reconstruct"][1] == ("train",)
+    alone = {job.stage: job for job in chain(small(tmp_path, *PICTURES), "x.toml", ())}["evaluate"]
+    assert alone.after({"train"}) == ["train"]  # no pictures are asked for, but a decoder is being trained
     for recipe in (small(tmp_path, *PICTURES), small_meg(tmp_path), small_pairs(tmp_path)):
         assert all((SCRIPTS / job.script).is_file() for job in chain(recipe, "x.toml", ()))
 

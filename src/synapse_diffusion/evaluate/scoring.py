@@ -31,6 +31,7 @@ from synapse_diffusion.splits import TEST
 from synapse_diffusion.training.decisions import ABOUT, columns, first_rows
 from synapse_diffusion.training.examples import Asked
 from synapse_diffusion.training.setting import Index, Setting
+from synapse_diffusion.types import Progress, silent
 
 ROUGH_PEOPLE: Final = 4  # so few tell little of others: their two-sided Wilcoxon cannot go under .125
 BLOCK_TRIALS: Final = 20  # trials of a continuous design that are drawn together for an interval
@@ -132,11 +133,13 @@ def joined(parts: Sequence[Answered]) -> list[Answered]:
 
 
 def score_rows(
-    setting: Setting, answers: Sequence[Answered], split: str, gallery_K: Index | None, seed: int
-) -> list[dict[str, Any]]:
+    setting: Setting, answers: Sequence[Answered], split: str, gallery_K: Index | None, seed: int,
+    progress: Progress = silent,
+) -> list[dict[str, Any]]:  # fmt: skip
     """Rows of scores.json of one part: every model, k and person, and everyone together."""
     rows = []
     for number, answer in enumerate(answers):
+        progress(f"scoring {split}, {answer.model}", number, len(answers))
         people = sorted(answer.trials["person"].unique())
         for person in ["all", *people] if len(people) > 1 and not setting.sources.is_fusion else ["all"]:
             rng = np.random.default_rng([seed, number])

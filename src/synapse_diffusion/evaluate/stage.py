@@ -67,13 +67,11 @@ def evaluate(folder: Folder, say: Say = silent, progress: Progress = silent) -> 
             found, table = _answers(trained, number, split, gallery_K, features, progress)
             answers += found
             tables.append(table)
-        progress(f"scoring {split}", 0, 1)
         together = joined(answers)
-        rows += score_rows(setting, together, split, gallery_K, setting.recipe.evaluate.seed)
+        rows += score_rows(setting, together, split, gallery_K, setting.recipe.evaluate.seed, progress)
         rows += difference_rows(setting, together, split, _main(trained))
         trained.run.write_predictions(split, pd.concat(tables, ignore_index=True))
         draw_part(trained, together, split)
-        progress(f"scoring {split}", 1, 1)
     rows = with_holm(rows + _larger_galleries(trained, progress))
     if setting.recipe.evaluate.dynamics:
         rows += dynamics(trained, progress)

@@ -3,48 +3,53 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from synapse_diffusion.config import Recipe
 from synapse_diffusion.launch.cluster import Cluster
+from synapse_diffusion.pipeline import stages_of
 
 SCRIPTS: Final = Path(__file__).parent / "scripts"
+NEEDS: Final[Mapping[str, Sequence[Sequence[str]]]] = {
+    "embed": [["convert"]],
+    "train": [["embed", "convert"]],
+    "generator": [["embed", "convert"]],
+    "reconstruct": [["train"], ["generator"]],
+    "evaluate": [["reconstruct", "train"]],  # both write the run's scores
+    "report": [["evaluate", "reconstruct", "train"]],
+}
+"""Of each stage what must be done before: of every list the first that is to be done."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One script of `slurm/`, with its arguments, after other jobs of the chain (by stage)."""
+    """One script of `slurm/` with its arguments."""
 
     stage: str
     script: str
     arguments: tuple[str, ...]
-    after: tuple[str, ...] = ()
+
+    def after(self, others: Collection[str]) -> list[str]:
+        """The stages that it waits for, of these that are or will be in the queue."""
+        found = (next((one for one in any_of if one in others), "") for any_of in NEEDS.get(self.stage, ()))
+        return [stage for stage in found if stage]
 
 
 def chain(recipe: Recipe, source: str, overrides: Sequence[str]) -> list[Job]:
-    """All jobs that lead from recordings to a report: convert -> embed -> train, generator -> reconstruct -> evaluate
-    -> report.
-
-    Vectors of images, the generator and pictures only where images are retrieved; no generator where pretrained
-    pipelines draw. The prior is fitted in `reconstruct`.
-    """
-    modality, retrieves = recipe.data.modality, recipe.target.task == "retrieve"
+    """All jobs that lead from recordings to a report, pictures included where images are retrieved."""
+    modality = recipe.data.modality
     decoder = "fusion" if modality == "comb" else modality
+    scripts = {"train": f"train_{decoder}.sh", "generator": "train_generator.sh"}
     arguments = (source, *(part for override in overrides for part in ("--set", override)))
-    jobs = [Job("convert", "convert.sh", (modality, *arguments))]
-    if retrieves and not recipe.target.table:
-        jobs.append(Job("embed", "embed.sh", arguments, ("convert",)))
-    ready = (jobs[-1].stage,)
-    jobs.append(Job("train", f"train_{decoder}.sh", arguments, ready))
-    if retrieves:
-        own = recipe.pretrained.pipeline == "none"
-        jobs += [Job("generator", "train_generator.sh", arguments, ready)] * own
-        jobs.append(Job("reconstruct", "reconstruct.sh", arguments, ("train", *["generator"] * own)))
-    jobs.append(Job("evaluate", "evaluate.sh", arguments, (jobs[-1].stage,)))
-    jobs.append(Job("report", "report.sh", arguments, ("evaluate",)))
+    stages: list[str] = list(stages_of(recipe, pictures=recipe.target.task == "retrieve"))
+    stages.sort(key=lambda stage: (stage == "report", stage == "evaluate"))
+    jobs = []
+    for stage in stages:
+        more = (modality,) if stage == "convert" else ()
+        jobs.append(Job(stage, scripts.get(stage, f"{stage}.sh"), (*more, *arguments)))
     return jobs
 
 
@@ -60,7 +65,7 @@ def sbatch_line(
     line = ["sbatch", "--parsable", f"--job-name={name}-{job.stage}"]
     line.append(f"--output={logs}/%x-{'%A_%a' if array else '%j'}.out")
     line.append("--export=" + ",".join(["ALL", *(f"{key}={value}" for key, value in exports.items() if value)]))
-    before = {"afterok": [ids[stage] for stage in job.after if stage in ids], "afterany": others}
+    before = {"afterok": [ids[stage] for stage in job.after(ids)], "afterany": others}
     if wanted := [":".join([kind, *found]) for kind, found in before.items() if found]:
         line += [f"--dependency={','.join(wanted)}", "--kill-on-invalid-dep=yes"]
     if job.stage == "convert" and not array:

@@ -27,13 +27,18 @@ def submit(stage: str, source: str, overrides: list[str], cluster: Cluster, say:
     recipe, name = load_recipe(source, overrides), Path(source).stem
     jobs = _wanted(chain(recipe, source, overrides), stage, source)
     path = record_path(recipe, name)
-    if dry_run:
-        _say_lines(jobs, name, cluster, path.parent, say)
-        return
-    record, mine, others = _in_queue(path)
+    try:
+        record, mine, others = _in_queue(path)
+    except MissingError:
+        if not dry_run:
+            raise
+        record, mine, others = {}, {}, []
     for job in jobs:
         if one := mine.get(job.stage):  # two jobs that write one run would disturb each other
             raise RunError(f"{job.stage}: job {one} is in the queue already ({path}); wait for it, or scancel {one}")
+    if dry_run:
+        _say_lines(jobs, name, cluster, path.parent, mine, others, say)
+        return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -51,21 +56,24 @@ def submit(stage: str, source: str, overrides: list[str], cluster: Cluster, say:
         raise MissingError(f"{job.stage}: {error}{_partitions(str(error))}; nothing was submitted") from None
     write_record(path, {**record, **ids})
     for job in jobs:
-        after = ", ".join(before for before in job.after if before in mine | ids)
+        after = ", ".join(job.after(mine | ids))
         say(f"{job.stage}: job {ids[job.stage]}" + (f", after {after}" if after else ""))
     again = shlex.join([source, *(part for override in overrides for part in ("--set", override))])
     say(f"logs: {path.parent}; next: synapse-diffusion status {again}")
 
 
-def _say_lines(jobs: list[Job], name: str, cluster: Cluster, logs: Path, say: Say) -> None:
+def _say_lines(
+    jobs: list[Job], name: str, cluster: Cluster, logs: Path, mine: dict[str, str], others: list[str], say: Say
+) -> None:
     """As a shell script that does the same."""
     say(f"mkdir -p {shlex.quote(str(logs))}")
+    new: dict[str, str] = {}
     for job in jobs:
-        before = {stage: f"@{stage}@" for stage in job.after if stage in {other.stage for other in jobs}}
-        line = shlex.join(sbatch_line(job, name, cluster, logs, before))
-        for stage in before:
+        line = shlex.join(sbatch_line(job, name, cluster, logs, mine | new, () if new else others))
+        for stage in new:
             line = line.replace(f"@{stage}@", f"${stage}")  # unquoted
         say(f"{job.stage}=$({line})")
+        new[job.stage] = f"@{job.stage}@"
 
 
 def _in_queue(path: Path) -> tuple[dict[str, str], dict[str, str], list[str]]:

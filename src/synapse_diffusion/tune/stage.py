@@ -57,7 +57,7 @@ def tune(recipe: Recipe, name: str, command: str, address: str, say: Say, progre
         say("Optuna is not installed (pip extra `tune`): combinations are drawn at random")
         whole = whole.model_copy(update={"tune": recipe.tune.model_copy(update={"search": "random"})})
     with cluster(address) as machine:
-        plan = _plan(folder, machine, recipe)
+        plan = _plan(folder, machine, whole)
         say(plan.why)
         job = Job(whole.model_dump(mode="json"), name, command, str(folder), plan)
         found = Found(folder, search(whole, job, say, progress))
@@ -69,7 +69,7 @@ def _plan(folder: Path, machine: Machine, recipe: Recipe) -> Plan:
     """How trials run. A search that is continued gives each what it was begun with: Ray knows its trials by that."""
     plan, path = choose(machine, recipe.tune.trials, recipe.execution), folder / "plan.json"
     if not path.exists():
-        write_json({"processes": plan.processes, "cpus": plan.cpus, "gpus": plan.gpus}, path)
+        _keep(recipe, plan, folder)
         return plan
     try:
         begun = {name: json.loads(path.read_text(encoding="utf-8"))[name] for name in ("processes", "cpus", "gpus")}
@@ -92,10 +92,14 @@ def _folder(recipe: Recipe, name: str, progress: Progress) -> Path:
     sources = open_sources(recipe, torch.device("cpu"), progress)
     contents = sources.digests(Path(recipe.paths.stores))
     key = digest_of({"recipe": recipe.digest(), "tune": recipe.digest("tune"), "stores": contents})
-    folder = Path(recipe.paths.runs) / f"tune-{name}-{key[:8]}"
+    return Path(recipe.paths.runs) / f"tune-{name}-{key[:8]}"
+
+
+def _keep(recipe: Recipe, plan: Plan, folder: Path) -> None:
+    """Begin the search's folder."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "recipe.toml").write_text(dump_recipe(recipe), encoding="utf-8")
+        write_json({"processes": plan.processes, "cpus": plan.cpus, "gpus": plan.gpus}, folder / "plan.json")
     except OSError as error:
         raise MissingError(f"{folder}: cannot be written: {error.strerror}; set paths.runs elsewhere") from None
-    return folder
