@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.image import imread
 
-from synapse_diffusion.figures import draw_bars, draw_generalisation, draw_retrieval, draw_time_course
+from synapse_diffusion.figures.scores import draw_bars, draw_generalisation, draw_retrieval, draw_time_course
 
 
 def drawn(path: Path) -> bool:

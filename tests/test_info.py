@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from conftest import quiet, small, write_store
-from synapse_diffusion import figures
 from synapse_diffusion.errors import DataError, MissingError, SettingsError, StoreError
-from synapse_diffusion.figures import Evoked
+from synapse_diffusion.figures import sensors as figures
+from synapse_diffusion.figures.sensors import Evoked
 from synapse_diffusion.info import Info, info, settings_for
 from synapse_diffusion.info import evoked as evoked_module
 from synapse_diffusion.runs import Run

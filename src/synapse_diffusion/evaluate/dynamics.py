@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from synapse_diffusion.figures import draw_generalisation, draw_time_course
+from synapse_diffusion.figures.scores import draw_generalisation, draw_time_course
 from synapse_diffusion.metrics import (
     Score,
     cross_validated_rdm,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from synapse_diffusion.evaluate.asking import questions
-from synapse_diffusion.figures import draw_contributions
+from synapse_diffusion.figures.sensors import draw_contributions
 from synapse_diffusion.models.fusion import FUSED
 from synapse_diffusion.splits import VALIDATION
 from synapse_diffusion.store.files import write_table

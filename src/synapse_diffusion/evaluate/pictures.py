@@ -9,7 +9,7 @@ import numpy as np
 
 from synapse_diffusion.evaluate.newcomers import ADAPTED, FROM_SCRATCH, OWN_SCALING
 from synapse_diffusion.evaluate.scoring import Answered
-from synapse_diffusion.figures import draw_bars, draw_learning
+from synapse_diffusion.figures.scores import draw_bars, draw_learning
 from synapse_diffusion.metrics import per_question
 from synapse_diffusion.runs import MAIN_METRIC, SHOWN, bar, caption
 from synapse_diffusion.splits import TEST, VALIDATION

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from synapse_diffusion.config import ViewSettings
 from synapse_diffusion.errors import MissingError, StoreError, SynapseError
-from synapse_diffusion.figures import Evoked, draw_evoked
+from synapse_diffusion.figures.sensors import Evoked, draw_evoked
 from synapse_diffusion.info.values import some
 from synapse_diffusion.store.epochs import Epochs
 from synapse_diffusion.store.files import SignalStore, open_store

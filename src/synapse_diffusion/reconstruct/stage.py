@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from synapse_diffusion.config.tree import digest_of
 from synapse_diffusion.encoders.features import Column, Missing
-from synapse_diffusion.figures import draw_bars, draw_pictures
+from synapse_diffusion.figures.pictures import draw_pictures
+from synapse_diffusion.figures.scores import draw_bars
 from synapse_diffusion.reconstruct.drawing import as_bytes, draw, save_picture
 from synapse_diffusion.reconstruct.opening import Opened, open_pictured
 from synapse_diffusion.reconstruct.pretrained import (

@@ -82,13 +82,13 @@ class Run(RunFiles):
 
     def draw_curve(self, path: Path | None = None) -> Figure:
         """Losses and the validation score over steps; `path`: also into this file, here and below."""
-        from synapse_diffusion.figures import draw_curve
+        from synapse_diffusion.figures.scores import draw_curve
 
         return draw_curve(self.curve, path)
 
     def draw_confusion(self, split: str = TEST, path: Path | None = None) -> Figure:
         """Confusion matrices of the run's decoder, for single trials and means, as counts and as shares with chance."""
-        from synapse_diffusion.figures import draw_confusions
+        from synapse_diffusion.figures.scores import draw_confusions
 
         if self.task != "classify":
             raise RunError(f"{self.folder}: its task is {self.task}; only classes have a confusion matrix")
@@ -106,7 +106,7 @@ class Run(RunFiles):
 
     def draw_models(self, k_repeats: int = 1, path: Path | None = None) -> Figure:
         """Every decoder's main test score with its interval, and every control's, beside chance."""
-        from synapse_diffusion.figures import draw_bars
+        from synapse_diffusion.figures.scores import draw_bars
 
         plain, controls = self.main_rows()
         bars = [bar(row["model"], row) for row in plain if row["k_repeats"] == k_repeats]
@@ -119,7 +119,7 @@ class Run(RunFiles):
 
     def draw_retrieval(self, path: Path | None = None) -> Figure:
         """How often the picture is found, over the number of repeats averaged, by every decoder. Raises `RunError`."""
-        from synapse_diffusion.figures import draw_retrieval
+        from synapse_diffusion.figures.scores import draw_retrieval
 
         if self.task != "retrieve":
             raise RunError(f"{self.folder}: its task is {self.task}; no picture was to be found")

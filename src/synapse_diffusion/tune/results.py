@@ -13,7 +13,7 @@ import pandas as pd
 
 from synapse_diffusion.config import Recipe, dump_recipe
 from synapse_diffusion.errors import RunError
-from synapse_diffusion.figures import Axis, draw_search
+from synapse_diffusion.figures.search import Axis, draw_search
 from synapse_diffusion.store.files import whole, write_table
 from synapse_diffusion.tune.space import with_values
 
