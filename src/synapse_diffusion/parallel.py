@@ -14,7 +14,7 @@ import signal
 import socket
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -96,10 +96,10 @@ class Ahead:
         with torch.cuda.stream(self._stream):
             return make(step), self._stream.record_event()
 
-    def take(self, tensors: Iterable[Tensor], ready: torch.cuda.Event | None) -> None:
+    def take(self, tensors: Sequence[Tensor], ready: torch.cuda.Event | None) -> None:
         """Let what is asked of the GPU from here on wait for these, and keep their memory until it is done."""
         if ready is not None:
-            now = torch.cuda.current_stream(next(iter(tensors)).device)
+            now = torch.cuda.current_stream(tensors[0].device)
             now.wait_event(ready)
             for tensor in tensors:
                 tensor.record_stream(now)
