@@ -92,9 +92,9 @@ def power(sizes: Sequence[int], values: Sequence[float]) -> float:
     return math.log(values[-1] / values[first]) / math.log(sizes[-1] / sizes[first])
 
 
-def growth(sizes: Sequence[int], scratch: Path) -> None:
+def growth(sizes: Sequence[int], axes: Sequence[str], scratch: Path) -> None:
     """Print seconds and memory of each stage at each size."""
-    for axis in AXES:
+    for axis in axes:
         found: dict[str, list[list[float]]] = {name: [] for name in STAGES}
         for size in sizes:
             folder = scratch / f"{AXES[axis]}-{size}"
@@ -223,14 +223,14 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--worker", choices=STAGES, help=argparse.SUPPRESS)
-    parser.add_argument("--axis", choices=list(AXES), help=argparse.SUPPRESS)
+    parser.add_argument("--axis", choices=list(AXES), help="of `growth`; both without")
     given = parser.parse_args()
     if given.worker:
         worker(given.worker, given.axis, given.sizes[0], given.folder)
         return
     with tempfile.TemporaryDirectory(dir=given.folder) as scratch:
         if given.what != "rates":
-            growth(given.sizes, Path(scratch))
+            growth(given.sizes, [given.axis] if given.axis else list(AXES), Path(scratch))
         if given.what != "growth":
             costs(rates(Path(scratch)))
 
