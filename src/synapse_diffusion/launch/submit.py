@@ -39,6 +39,7 @@ def submit(stage: str, source: str, overrides: list[str], cluster: Cluster, say:
     if dry_run:
         _say_lines(jobs, name, cluster, path.parent, mine, others, say)
         return
+    new = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -53,6 +54,9 @@ def submit(stage: str, source: str, overrides: list[str], cluster: Cluster, say:
         if ids:
             with suppress(MissingError):
                 ask(["scancel", *ids.values()])
+        for folder in new:  # of logs; a job that had begun may have one
+            with suppress(OSError):
+                folder.rmdir()
         raise MissingError(f"{job.stage}: {error}{_partitions(str(error))}; nothing was submitted") from None
     write_record(path, {**record, **ids})
     for job in jobs:
