@@ -1,6 +1,6 @@
 """How time and memory of every stage grow with the data, and what the public data sets cost at the rates measured here.
 
-    python benchmarks/scaling.py [growth|rates] [--sizes 1 2 4 8] [--folder DIR]
+    python benchmarks/scaling.py [growth|rates] [--sizes 1 2 4 8] [--axis people] [--folder DIR]
 
 Without a word both.
 

@@ -76,12 +76,6 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def n_processors() -> int:
-    """Those that this process may use."""
-    allowed = getattr(os, "sched_getaffinity", None)  # macOS has none
-    return len(allowed(0)) if allowed else os.cpu_count() or 1
-
-
 class Ahead:
     """Work for later steps, from other threads: on a GPU in a stream of its own, so that it waits for no step."""
 

@@ -214,7 +214,11 @@ def demo(
         go("demo", ["simulate", "convert"])
         go("demo_pictures", ["embed"], EVERY_PROCESSOR)
         words = [word for override in overrides for word in ("--set", override)]
-        with Beside("train", "generator", "demo_pictures", *words) if _is_idle() else nullcontext() as generator:
+        with (
+            Beside("train", "generator", "demo_pictures", *words)
+            if _has_room(overrides)
+            else nullcontext() as generator
+        ):
             folder = go("demo", ["train", "evaluate"])
             of_pictures = go("demo_pictures", ["train", "evaluate"])
             if generator is not None:
@@ -223,11 +227,14 @@ def demo(
         report([of_pictures, folder], folder.parent / "report.html", say, progress)
 
 
-def _is_idle() -> bool:
-    """Does a demo of one thread leave a processor, and no GPU, that both would want?"""
-    from synapse_diffusion.parallel import choose_device, n_processors
+def _has_room(overrides: list[str]) -> bool:
+    """Does a demo of one thread leave a processor free, and is there no GPU that both would want?"""
+    from synapse_diffusion.config import load_recipe
+    from synapse_diffusion.parallel import choose_device
+    from synapse_diffusion.processors import n_processors
 
-    return choose_device("auto").type == "cpu" and n_processors() > 1
+    device = load_recipe("demo_pictures", overrides).execution.device
+    return choose_device(device).type == "cpu" and n_processors() > 1
 
 
 def report(

@@ -19,6 +19,7 @@ from synapse_diffusion.config.tree import differences
 from synapse_diffusion.convert.epochs import convert_epochs
 from synapse_diffusion.convert.recording import Converted, about, convert_recording, things_folder
 from synapse_diffusion.errors import BusyError, DataError, MissingError, SettingsError, StoreError, SynapseError
+from synapse_diffusion.processors import n_processors
 from synapse_diffusion.store.files import open_store, read_manifest
 from synapse_diffusion.types import Progress, Say, silent
 
@@ -176,7 +177,7 @@ def n_workers(recipe: Recipe, n_recordings: int) -> int:
     if recipe.execution.workers:
         return min(recipe.execution.workers, max(n_recordings, 1))
     available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4e9
-    return max(1, min(n_recordings, os.cpu_count() or 1, int(available / WORKER_BYTES)))
+    return max(1, min(n_recordings, n_processors(), int(available / WORKER_BYTES)))
 
 
 def _say_montages(results: Sequence[Converted], say: Say) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from synapse_diffusion.config import ExecutionSettings
 from synapse_diffusion.errors import MissingError, SettingsError
-from synapse_diffusion.parallel import n_processors
+from synapse_diffusion.processors import n_processors
 
 PATIENCE_S: Final = 10.0
 MOST_THREADS: Final = 8  # that a trial on CPUs is given unasked; decoders of this size gain nothing from more
