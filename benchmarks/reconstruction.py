@@ -1,10 +1,12 @@
 """Pictures drawn from a brain, on real photos shown to simulated people (`semireal.py`): held-out concepts, controls.
 
-    python benchmarks/reconstruction.py FOLDER [--data ../shared/data] [--modality eeg|meg] [--preset demo|realistic]
-                                        [--generator stages|network] [--seed 0] [--set A.B=VALUE ...]
+    python benchmarks/reconstruction.py FOLDER [--data ../shared/data] [--modality eeg|meg|comb]
+                                        [--preset demo|realistic] [--generator stages|network] [--seed 0]
+                                        [--set A.B=VALUE ...]
 
 Trains a decoder of Tiny Darknet's layers and a generator on pictures of training concepts, reconstructs every test
-picture, and prints a row for each source of pictures: people's mean at each k. Work that is done is not repeated.
+picture, and prints a row for each source of pictures: people's mean at each k. `comb`: from EEG and MEG together, and
+from each alone. Work that is done is not repeated.
 """
 
 from __future__ import annotations
@@ -16,24 +18,34 @@ from pathlib import Path
 from typing import Any
 
 import semireal
+from fusion import fusion_recipe
 from synapse_diffusion.config import Recipe, dump_recipe, parse_recipe
+from synapse_diffusion.convert import convert_pairs
 from synapse_diffusion.generate import train_generator
 from synapse_diffusion.reconstruct import reconstruct
 from synapse_diffusion.train import train
 
+STEPS = 400
 METRICS = ("pixcorr", "ssim", "mean_colour", "two_way pixels", "two_way gist", "two_way TinyDarknet-late")
 SETTINGS = (
     "target.task=retrieve", "target.table=targets", "target.layers=conv12,conv14", "target.components=128",
-    "train.steps=400", "train.checks=10", "generator.steps=600", "reconstruct.k_repeats=[1, 0]",
+    f"train.steps={STEPS}", "train.checks=10", "generator.steps=600", "reconstruct.k_repeats=[1, 0]",
 )  # fmt: skip
 
 
 def recipe_of(arguments: argparse.Namespace) -> Recipe:
     """The semi-real study's recipe, for pictures."""
-    study = semireal.build(
-        arguments.folder, arguments.data, arguments.modality, arguments.preset, arguments.seed,
-        generator=arguments.generator,
-    )  # fmt: skip
+    modalities = ["eeg", "meg"] if arguments.modality == "comb" else [arguments.modality]
+    studies = [
+        semireal.build(
+            arguments.folder, arguments.data, modality, arguments.preset, arguments.seed, generator=arguments.generator
+        )
+        for modality in modalities
+    ]
+    study = studies[0]
+    if len(studies) == 2:
+        study = fusion_recipe(studies[0], studies[1], STEPS)
+        convert_pairs(study, semireal.quiet)
     darknet = f"reconstruct.darknet={arguments.data / 'weights/tiny_darknet_imagenet.safetensors'}"
     return parse_recipe(tomllib.loads(dump_recipe(study)), [*SETTINGS, darknet, *arguments.set])
 
@@ -57,7 +69,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--data", type=Path, default=semireal.DATA)
-    parser.add_argument("--modality", default="eeg", choices=("eeg", "meg"))
+    parser.add_argument("--modality", default="eeg", choices=("eeg", "meg", "comb"))
     parser.add_argument("--preset", default="demo", choices=("demo", "realistic"))
     parser.add_argument("--generator", default="stages", choices=("stages", "network"))
     parser.add_argument("--seed", type=int, default=0)

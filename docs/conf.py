@@ -44,6 +44,7 @@ html_title = "SynapseDiffusion"
 html_show_sourcelink = False
 html_sidebars: dict[str, list[str]] = {page: [] for page in ("index", "tutorial", "results", "published")}
 html_extra_path = ["_demo/extra"]
+html_context = {"default_mode": "auto"}
 html_theme_options = {"navigation_with_keys": False, "show_toc_level": 2, "footer_start": [], "footer_end": []}
 
 
@@ -91,17 +92,17 @@ def make_demo() -> None:
     place, shown = HERE / "_build/demo", HERE / "_demo"
     page = shown / "extra/demo-report.html"
     code = [p for p in Path(synapse_diffusion.__file__).parent.rglob("*.*") if p.suffix != ".pyc"]
+    code.append(Path(__file__))
     if page.exists() and (place / "demo").exists() and page.stat().st_mtime > max(p.stat().st_mtime for p in code):
         return
     place.mkdir(parents=True, exist_ok=True)
-    lines = run("synapse_diffusion", "demo", "--no-pictures", cwd=place).splitlines()
-    report = place / lines[-1]
-    table = next(k for k, line in enumerate(lines) if line.strip() == "balanced accuracy")
-    write(shown / "demo.txt", "\n".join(lines[table:]) + "\n")
+    lines = run("synapse_diffusion", "demo", cwd=place).splitlines()
+    tables = next(k for k, line in enumerate(lines) if line.strip() == "balanced accuracy")
+    write(shown / "demo.txt", "\n".join(lines[tables:]) + "\n")
     write(shown / "bids.txt", run("synapse_diffusion", "info", "demo/bids", cwd=place))
     run("synapse_diffusion", "info", "demo/stores/demo", "--plot", "demo/evoked.png", cwd=place)
-    figures = [place / "demo/evoked.png", *(report.parent / "figures").glob("*.png")]
-    for figure in figures:
+    [scores], [grid] = place.glob("demo/runs/demo-*/scores.json"), place.glob("demo/runs/*/*/grid_01.png")
+    for figure in (place / "demo/evoked.png", grid, *(scores.parent / "figures").glob("*.png")):
         shutil.copyfile(figure, shown / figure.name)
     pictures = sorted((place / "demo/bids/stimuli").glob("*/*.jpg"))
     row = [Image.open(path) for path in pictures[:: len(pictures) // 12][:12]]
@@ -109,7 +110,7 @@ def make_demo() -> None:
     for k, picture in enumerate(row):
         sheet.paste(picture.resize((64, 64)), (68 * k, 0))
     sheet.save(shown / "seen.png")
-    shutil.copyfile(report, page)
+    shutil.copyfile(place / lines[-1], page)
 
 
 def make(_: Any) -> None:

@@ -1,9 +1,11 @@
-"""README and docs: code that is the code's, links that lead somewhere, settings that are there, pages that build."""
+"""README and docs: code that is the code's, links that lead somewhere, settings that are there, pages that build; and
+the demo, which is run when they are built."""
 
 from __future__ import annotations
 
 import ast
 import itertools
+import json
 import re
 import shlex
 import shutil
@@ -251,6 +253,37 @@ def site() -> Path:
 
 
 @pytest.mark.slow
+def test_the_demo_decodes_and_draws(site: Path) -> None:
+    place = DOCS / "_build/demo"
+    assert sum(path.stat().st_size for path in place.rglob("*") if path.is_file()) < 1.5e9
+    out = (DOCS / "_demo/demo.txt").read_text(encoding="utf-8")
+    assert "of the category observer's distance from chance" in out
+    assert "generator: done" in out  # it was trained beside the decoders
+    page = place / out.splitlines()[-1]
+    assert page.name == "report.html"
+    assert page.stat().st_size < 8e6
+    assert (site / "demo-report.html").read_bytes() == page.read_bytes()
+    averaged = {row["model"]: row for row in scores("demo") if row["metric"] == "balanced_accuracy"}
+    assert averaged["compact"]["value"] >= averaged["linear"]["value"] - 1e-9
+    assert averaged["compact"]["p"] < 0.01
+    assert averaged["observer"]["value"] >= averaged["compact"]["value"]
+    drawn = {(row["model"], row["metric"]): row for row in scores("demo_pictures") if row["task"] == "reconstruct"}
+    for metric in ("pixcorr", "two_way pixels"):
+        assert drawn["brain", metric]["p"] < 0.01
+        assert drawn["brain - none", metric]["low"] > 0
+        assert drawn["true", metric]["value"] > drawn["brain", metric]["value"]
+    assert drawn["none", "two_way pixels"]["low"] < 0.5 < drawn["none", "two_way pixels"]["high"]
+
+
+def scores(name: str) -> list[dict[str, Any]]:
+    """Of the demo: everyone's test, means of repeats, no controls but pictures'."""
+    [path] = DOCS.glob(f"_build/demo/demo/runs/{name}-*/scores.json")  # a generator's run has none
+    rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["rows"]
+    mine = [row for row in rows if row["split"] == "test" and row["person"] == "all" and row["k_repeats"] != 1]
+    return [row for row in mine if row["task"] == "reconstruct" or row["control"] == "none"]
+
+
+@pytest.mark.slow
 def test_the_documentation_builds_and_its_links_resolve(site: Path) -> None:
     pages = {
         path: _Page(path)
@@ -310,3 +343,28 @@ def test_python_of_the_pages_runs_on_the_demo(site: Path, tmp_path: Path, monkey
     assert done.returncode == 0, done.stderr
     [score] = re.findall(r"test +│ all +│ bins +│ +12 │ +([\d.]+)", done.stdout)
     assert float(score) > 2 / 12
+
+
+@pytest.mark.slow
+def test_commands_of_the_tutorial_run_on_the_demo(site: Path, tmp_path: Path) -> None:
+    """All but the first `make demo`; trainings are cut short."""
+    shutil.copytree(DOCS / "_build/demo/demo", tmp_path / "demo")
+    few = (
+        "train.members=1",
+        "train.steps=20",
+        "evaluate.controls=[]",
+        "evaluate.permutations=50",
+        "evaluate.maps=false",
+    )
+    quick = [word for setting in few for word in ("--set", setting)]
+    of_tutorial = [block for block in blocks("bash") if block.page == DOCS / "tutorial.md"]
+    lines = [words for block in of_tutorial for words in commands(block) if words[0] == "synapse-diffusion"]
+    assert len(lines) == 9
+    for _, *words in lines:
+        done = subprocess.run(
+            [sys.executable, "-m", "synapse_diffusion", *words, *(quick if words[0] == "run" else [])],
+            cwd=tmp_path, capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{words}: {done.stderr}"
+        if words == ["demo"]:  # it is there already
+            assert not [line for line in done.stdout.splitlines() if "done" not in line and line.startswith("train: ")]

@@ -18,8 +18,9 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from scipy import ndimage
+from torch.nn import functional
 
 from conftest import quiet
 from synapse_diffusion.config import EmbedSettings, Recipe, parse_recipe
@@ -223,8 +224,8 @@ def tiny_darknet(path: Path) -> Path:
         after = 10 if k == 15 else 4 + k % 3
         state[f"conv{k}.weight"] = torch.randn(after, before, kernel, kernel, generator=generator)
         if k < 15:
-            state |= {f"bn{k}.{name}": torch.ones(after) for name in ("weight", "running_var")}
-            state |= {f"bn{k}.{name}": torch.zeros(after) for name in ("bias", "running_mean")}
+            state |= {f"bn{k}.{n}": torch.rand(after, generator=generator) + 0.5 for n in ("weight", "running_var")}
+            state |= {f"bn{k}.{n}": torch.randn(after, generator=generator) for n in ("bias", "running_mean")}
         before = after
     save_file(state, path)
     return path
@@ -248,6 +249,28 @@ def test_darknet_layers_and_faults(tmp_path: Path) -> None:
     save_file({"conv0.weight": torch.zeros(4, 3, 3, 3)}, tmp_path / "other.safetensors")
     with pytest.raises(DataError, match=r"not a Tiny Darknet: bn0\.weight is missing"):
         build_encoder(settings.model_copy(update={"weights": str(tmp_path / "other.safetensors")}))
+
+
+def test_darknet_is_its_layers_one_after_the_other(tmp_path: Path) -> None:
+    """Convolution, normalisation by running statistics, leaky ReLU, pooling: of more pictures than go at once."""
+    path = tiny_darknet(tmp_path / "tiny.safetensors")
+    settings = EmbedSettings(encoder="darknet", weights=str(path), layers=("conv0", "conv7", "conv15", "logits"))
+    state, x_BDHW = load_file(path), torch.rand(11, 3, 224, 224, generator=torch.Generator().manual_seed(1))
+    found = build_encoder(settings).encode(x_BDHW)
+    for k in range(16):
+        weight = state[f"conv{k}.weight"]
+        x_BDHW = functional.conv2d(x_BDHW, weight, state.get(f"conv{k}.bias"), padding=weight.shape[2] // 2)
+        if k < 15:
+            mean, variance, scale, bias = (
+                state[f"bn{k}.{n}"] for n in ("running_mean", "running_var", "weight", "bias")
+            )
+            x_BDHW = functional.batch_norm(x_BDHW, mean, variance, scale, bias, eps=1e-3)
+            x_BDHW = functional.leaky_relu(x_BDHW, 0.1)
+        if f"conv{k}" in found:
+            torch.testing.assert_close(found[f"conv{k}"], x_BDHW.mean((2, 3)), rtol=1e-4, atol=1e-4)
+        if k in (0, 1, 5, 9):
+            x_BDHW = functional.max_pool2d(x_BDHW, 2, 2, ceil_mode=True)
+    torch.testing.assert_close(found["logits"], found["conv15"])
 
 
 def test_the_real_darknet_names_real_photos(real: Path) -> None:

@@ -1,4 +1,4 @@
-"""Real processes, killed for good; the demo; real EEG. Minutes, so not in the quick tier."""
+"""Real processes, killed for good; real EEG. Minutes, so not in the quick tier."""
 
 from __future__ import annotations
 
@@ -131,35 +131,6 @@ def test_torchrun_trains_the_same(tmp_path: Path) -> None:
         pd.read_csv(next(tmp_path.glob(f"{runs}/*/predictions/validation.tsv")), sep="\t") for runs in ("runs", "two")
     )
     assert np.allclose(one["p(fruit)"], two["p(fruit)"], atol=1e-3)
-
-
-def test_demo(tmp_path: Path) -> None:
-    out = run(tmp_path, "demo")
-    size = sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
-    assert size < 1.5e9
-    rows = json.loads(next(tmp_path.glob("demo/runs/demo-*/scores.json")).read_text())["rows"]
-    averaged = {
-        row["model"]: row
-        for row in rows
-        if row["split"] == "test" and row["k_repeats"] > 1 and row["metric"] == "balanced_accuracy"
-        if row["person"] == "all" and row["control"] == "none"
-    }
-    assert averaged["compact"]["value"] >= averaged["linear"]["value"] - 1e-9
-    assert averaged["compact"]["p"] < 0.01
-    assert averaged["observer"]["value"] >= averaged["compact"]["value"]
-    assert "of the category observer's distance from chance" in out
-    assert (tmp_path / out.splitlines()[-1]).name == "report.html"
-    assert (tmp_path / out.splitlines()[-1]).stat().st_size < 8e6
-    assert "generator: done" in out  # it was trained beside the decoders
-    rows = json.loads(next(tmp_path.glob("demo/runs/demo_pictures-*/scores.json")).read_text())["rows"]
-    drawn = {
-        (row["model"], row["metric"]): row for row in rows if row["task"] == "reconstruct" and row["person"] == "all"
-    }
-    for metric in ("pixcorr", "two_way pixels"):
-        assert drawn["brain", metric]["p"] < 0.01
-        assert drawn["brain - none", metric]["low"] > 0
-        assert drawn["true", metric]["value"] > drawn["brain", metric]["value"]
-    assert drawn["none", "two_way pixels"]["low"] < 0.5 < drawn["none", "two_way pixels"]["high"]
 
 
 def test_real_eeg_faces_and_houses(real: Path, tmp_path: Path) -> None:

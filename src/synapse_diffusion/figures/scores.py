@@ -19,8 +19,8 @@ def draw_confusions(
 ) -> Figure:
     """For each (caption, counts (K, K)) a row of two panels: counts, and shares of each true class with chance."""
     n_classes = len(classes)
-    side = max(3.2, 0.42 * n_classes + 2.2)
-    figure = Figure(figsize=(2 * side + 0.8, side * len(counts) + 0.5), layout="constrained")
+    side = max(2.6, 0.32 * n_classes)  # inches of a matrix: twelve classes are as wide as a screen at letters of 12 px
+    figure = Figure(figsize=(2 * side + 3.1, (side + 1.9) * len(counts) + 0.4), layout="constrained")
     figure.suptitle(title)
     axes = figure.subplots(len(counts), 2, squeeze=False)
     for row, (caption, counts_KK) in zip(axes, counts, strict=True):
@@ -34,8 +34,10 @@ def draw_confusions(
         )  # fmt: skip
         bar = figure.colorbar(image, ax=row[1], shrink=0.8)
         bar.ax.axhline(1 / n_classes, color="black", linewidth=1.5)
-        bar.ax.text(1.15, 1 / n_classes, "chance", transform=bar.ax.get_yaxis_transform(), va="center", fontsize=7)
-        bar.ax.tick_params(labelsize=7, pad=38)
+        bar.ax.text(1.15, 1 / n_classes, "chance", transform=bar.ax.get_yaxis_transform(), va="center", fontsize=8)
+        bar.ax.tick_params(labelsize=8, pad=42)
+        row[1].set_yticks([])  # the left panel's
+        row[1].set_ylabel("")
     return save(figure, path)
 
 
@@ -45,7 +47,7 @@ def _matrix(
 ) -> mpl.image.AxesImage:  # fmt: skip
     image = axes.imshow(values, cmap="Blues", vmin=0, vmax=top)
     limit = (top if top is not None else float(values.max())) * 0.6
-    size = 10 if len(classes) <= 6 else 7
+    size = 10 if len(classes) <= 6 else 8
     for i, j in np.argwhere(values):  # a nought says no more than its empty cell
         colour = "white" if values[i, j] > limit else "black"
         text = axes.text(j, i, format(values[i, j], form), ha="center", va="center", color=colour, fontsize=size)
