@@ -50,7 +50,7 @@ def recipe_of(
     values["model"] = {"name": decoder}
     values["train"] |= {"steps": steps, "learning_rate": rate, "seed": seed, "patience": 20}
     values["train"] |= {"refit": final, "baselines": final and (decoder, seed) == (OURS, 0)}
-    values["evaluate"] = {"permutations": 0, "bootstrap": 500, "controls": []}
+    values["evaluate"] = {"permutations": 0, "bootstrap": 500, "controls": [], "maps": False}
     values["execution"] |= {"verify_stores": False}
     return parse_recipe(values)
 

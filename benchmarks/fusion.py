@@ -30,7 +30,7 @@ def fusion_recipe(eeg: Recipe, meg: Recipe, steps: int) -> Recipe:
     values["pairs"] = {"eeg": eeg.data.name, "meg": meg.data.name}
     values["target"] = {"task": "retrieve", "table": "targets", "components": COMPONENTS}
     values["train"] |= {"steps": steps, "learning_rate": RATE, "patience": 20, "baselines": False}
-    values["evaluate"] = {"permutations": 0, "bootstrap": 500, "controls": []}
+    values["evaluate"] = {"permutations": 0, "bootstrap": 500, "controls": [], "maps": False}
     values["execution"] |= {"verify_stores": False}
     return parse_recipe(values)
 

@@ -138,6 +138,19 @@ def test_calibration_knows_what_averaging_does() -> None:
         assert (expected[:, 2] ** 2).mean() < 0.01
 
 
+def test_calibration_of_few_repeats_is_not_too_sure() -> None:
+    """Validation of held-out sequences repeats few pictures: what stays the same from repeat to repeat still counts."""
+    rng = np.random.default_rng(4)
+    picture_N = np.r_[np.arange(1000), np.arange(120)]
+    c, misfit = rng.standard_normal((1000, 64)), 0.2 * rng.standard_normal((1000, 64))
+    p = (0.3 * c + misfit)[picture_N] + 0.6 * rng.standard_normal((1120, 64))
+    fitted = Calibration.fit(p.astype(np.float32), c[picture_N].astype(np.float32), picture_N)
+    c = rng.standard_normal((20_000, 64))
+    p = 0.3 * c + np.hypot(0.2, 0.6 / np.sqrt(12)) * rng.standard_normal(c.shape)
+    expected = expected_of(fitted, p, 12)
+    assert abs((expected * c).mean() / np.square(expected).mean() - 1) < 0.1
+
+
 def test_evidence_of_two_recordings_adds_up() -> None:
     """What is expected from both is right on average, and as good as independent noise allows."""
     rng = np.random.default_rng(2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -21,58 +22,66 @@ OBSERVER_RATE_HZ: Final = 100.0
 Answer = Callable[[Observer, PersonTruth, NDArray[np.float64]], NDArray[np.float64]]
 
 
-def observe_classes(
-    recipe: Recipe, epochs: Epochs, asked: Asked, k_repeats: int, splits: pd.DataFrame
-) -> NDArray[np.float64] | None:
-    """The category observer's log likelihoods (N, K) of single modality decisions; None where no truth is known.
+@dataclass(frozen=True)
+class Observers:
+    """Of everyone in a simulated study's epochs; each is made when first asked for, and kept."""
 
-    It knows the true responses to the training images.
-    """
-    trained = splits[splits["split"] == TRAIN].drop_duplicates("image_id")
-    class_of = dict(zip(trained["image_id"], trained["class"], strict=True))
+    recipe: Recipe
+    epochs: Epochs
+    _known: dict[str, tuple[PersonTruth, Observer, int] | None] = field(default_factory=dict)
 
-    def answer(observer: Observer, truth: PersonTruth, x_NCT: NDArray[np.float64]) -> NDArray[np.float64]:
-        known = [k for k, image in enumerate(truth.images) if image in class_of]
-        known_class = np.array([class_of[truth.images[k]] for k in known], dtype=np.int64)
-        return observer.categorise(x_NCT, np.array(known), known_class, k_repeats)
+    def classes(self, asked: Asked, k_repeats: int, splits: pd.DataFrame) -> NDArray[np.float64] | None:
+        """The category observer's log likelihoods (N, K) of single modality decisions; None where no truth is known.
 
-    return _observe(recipe, epochs, asked, answer)
+        It knows the true responses to the training images.
+        """
+        trained = splits[splits["split"] == TRAIN].drop_duplicates("image_id")
+        class_of = dict(zip(trained["image_id"], trained["class"], strict=True))
 
+        def answer(observer: Observer, truth: PersonTruth, x_NCT: NDArray[np.float64]) -> NDArray[np.float64]:
+            known = [k for k, image in enumerate(truth.images) if image in class_of]
+            known_class = np.array([class_of[truth.images[k]] for k in known], dtype=np.int64)
+            return observer.categorise(x_NCT, np.array(known), known_class, k_repeats)
 
-def observe_images(recipe: Recipe, epochs: Epochs, asked: Asked, images: Sequence[str]) -> NDArray[np.float64] | None:
-    """The identification observer's log likelihoods (N, K) of single trials for these images; None without truth.
+        return self._answers(asked, answer)
 
-    It knows the true responses to them.
-    """
+    def images(self, asked: Asked, images: Sequence[str]) -> NDArray[np.float64] | None:
+        """The identification observer's log likelihoods (N, K) of single trials for these images; None without truth.
 
-    def answer(observer: Observer, truth: PersonTruth, x_NCT: NDArray[np.float64]) -> NDArray[np.float64]:
-        index = {image: k for k, image in enumerate(truth.images)}
-        return observer.identify(x_NCT, np.array([index[image] for image in images]))
+        It knows the true responses to them.
+        """
 
-    return _observe(recipe, epochs, asked, answer)
+        def answer(observer: Observer, truth: PersonTruth, x_NCT: NDArray[np.float64]) -> NDArray[np.float64]:
+            index = {image: k for k, image in enumerate(truth.images)}
+            return observer.identify(x_NCT, np.array([index[image] for image in images]))
 
+        return self._answers(asked, answer)
 
-def _observe(
-    recipe: Recipe,
-    epochs: Epochs,
-    asked: Asked,
-    answer: Callable[[Observer, PersonTruth, NDArray[np.float64]], NDArray[np.float64]],
-) -> NDArray[np.float64] | None:
-    [pick] = asked.picks.values()
-    groups = _groups(pick)
-    person_N = epochs.trials["person"].to_numpy(dtype=str)[[int(group[0]) for group in groups]]
-    out: NDArray[np.float64] | None = None
-    for person in np.unique(person_N):
-        truth = read_truth(Path(recipe.paths.bids), person)
-        if truth is None or not set(epochs.channels) <= set(truth.sensors):  # the eyes alone: no response is known
-            return None
-        observer, width = person_observer(truth, epochs, recipe)
-        mine = np.flatnonzero(person_N == person)
-        scores = answer(observer, truth, observer_epochs(epochs, [groups[k] for k in mine], width))
-        if out is None:
-            out = np.empty((len(groups), scores.shape[1]))
-        out[mine] = scores
-    return out
+    def _answers(self, asked: Asked, answer: Answer) -> NDArray[np.float64] | None:
+        [pick] = asked.picks.values()
+        groups = _groups(pick)
+        person_N = self.epochs.trials["person"].to_numpy(dtype=str)[[int(group[0]) for group in groups]]
+        out: NDArray[np.float64] | None = None
+        for person in np.unique(person_N):
+            known = self._of(person)
+            if known is None:
+                return None
+            truth, observer, width = known
+            mine = np.flatnonzero(person_N == person)
+            scores = answer(observer, truth, observer_epochs(self.epochs, [groups[k] for k in mine], width))
+            if out is None:
+                out = np.empty((len(groups), scores.shape[1]))
+            out[mine] = scores
+        return out
+
+    def _of(self, person: str) -> tuple[PersonTruth, Observer, int] | None:
+        if person not in self._known:
+            truth = read_truth(Path(self.recipe.paths.bids), person)
+            known = truth is not None and set(self.epochs.channels) <= set(truth.sensors)  # not of the eyes alone
+            self._known[person] = (
+                (truth, *person_observer(truth, self.epochs, self.recipe)) if truth and known else None
+            )
+        return self._known[person]
 
 
 def _groups(pick: Pick) -> list[NDArray[np.int64]]:

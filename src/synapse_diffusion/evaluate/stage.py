@@ -14,7 +14,7 @@ from synapse_diffusion.evaluate.controls import control_answers
 from synapse_diffusion.evaluate.dynamics import dynamics
 from synapse_diffusion.evaluate.maps import map_contributions
 from synapse_diffusion.evaluate.newcomers import first_person, newcomers
-from synapse_diffusion.evaluate.observers import observe_classes, observe_images
+from synapse_diffusion.evaluate.observers import Observers
 from synapse_diffusion.evaluate.pictures import draw_part, draw_scores
 from synapse_diffusion.evaluate.scoring import (
     Answered,
@@ -59,12 +59,12 @@ def evaluate(folder: Folder, say: Say = silent, progress: Progress = silent) -> 
     """
     trained = open_trained(Path(folder), progress)
     setting, rows = trained.setting, []
-    features = feature_table(trained, say)
+    features, observers = feature_table(trained, say), _observers(trained)
     for split in (VALIDATION, TEST):
         answers, tables = [], []
         gallery_K = _gallery(trained, split)
         for number in range(len(trained.folds)):
-            found, table = _answers(trained, number, split, gallery_K, features, progress)
+            found, table = _answers(trained, number, split, gallery_K, features, observers, progress)
             answers += found
             tables.append(table)
         together = joined(answers)
@@ -102,6 +102,7 @@ def _answers(
     split: str,
     gallery_K: Index | None,
     features: EmbeddingTable | None,
+    observers: Observers | None,
     progress: Progress,
 ) -> tuple[list[Answered], pd.DataFrame]:
     """All models' answers to a fold's part, and their table."""
@@ -119,8 +120,8 @@ def _answers(
         scores |= _combined(trained, number, question, gallery_K, scores)
         if new is not None:
             scores |= new.ask(question, first_person(trained, question.asked), gallery_K)
-        if final:
-            scores |= _observed(trained, question, gallery_K)
+        if final and observers is not None:
+            scores |= _observed(trained, observers, question, gallery_K)
         found = answered(setting, question.asked, gallery_K, scores, k, number)
         if final and gallery_K is not None:
             vectors = models.spaces(question.asked, gallery_K, _main(trained))
@@ -181,21 +182,27 @@ def _two_people(
     return found
 
 
-def _observed(trained: Trained, question: Question, gallery_K: Index | None) -> dict[str, Scores]:
-    """What ideal observers say, where the study is simulated and of one modality."""
-    setting, recipe = trained.setting, trained.setting.recipe
+def _observers(trained: Trained) -> Observers | None:
+    """Of a study of one modality and decisions between classes or images."""
+    setting = trained.setting
     if setting.sources.is_fusion or setting.task.answers is not None:
-        return {}
+        return None
     [source] = setting.sources.of.values()
+    return Observers(setting.recipe, source.epochs)
+
+
+def _observed(trained: Trained, observers: Observers, question: Question, gallery_K: Index | None) -> dict[str, Scores]:
+    """What ideal observers say, where the study is simulated."""
+    setting = trained.setting
     if gallery_K is None:
-        found = observe_classes(recipe, source.epochs, question.asked, question.k_repeats, trained.run.splits)
+        found = observers.classes(question.asked, question.k_repeats, trained.run.splits)
     else:
         assert setting.task.table is not None
         [(name, pick)] = question.asked.picks.items()
         target_N = setting.task.of[name].target_N[pick.rows]
         single = setting.single(name, pick.rows, target_N)
         images = setting.task.table.rows["image_id"].to_numpy(dtype=str)[gallery_K]
-        found = observe_images(recipe, source.epochs, single, list(images))
+        found = observers.images(single, list(images))
         if found is not None:  # repeats are independent given the image
             found = np.add.reduceat(found, np.cumsum(pick.size_N) - pick.size_N, axis=0)
     return {} if found is None else {"observer": found}

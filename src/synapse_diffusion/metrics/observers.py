@@ -101,25 +101,30 @@ class Observer:
     def _noise(self, noise: NoiseModel) -> Array:
         """Covariance over (sensor, time) of everything but the response in question."""
         n_times = len(self._times)
-        spatial_MRR = self._basis_CR.T @ noise.spatial_MCC @ self._basis_CR
-        total = np.zeros((spatial_MRR.shape[1] * n_times,) * 2)
-        for spatial_RR, lags_T in zip(spatial_MRR, noise.autocovariance_MT, strict=True):
-            total += np.kron(spatial_RR, linalg.toeplitz(lags_T[:n_times]))
-        total += FLOOR * np.diag(total).mean() * np.eye(len(total))
+        n_times, lags = len(self._times), range(-NEIGHBOURS, NEIGHBOURS + 1)
+        kernels_LST = np.stack([self._smeared(m * noise.onset_distance_s) for m in lags if m])
+        outer_SZTU = np.einsum("lst,lzu->sztu", kernels_LST, kernels_LST, optimize=True)
         centred = self.pattern_SNR - self.pattern_SNR.mean(1, keepdims=True)
         n_images = centred.shape[1]
         between_SZRQ = np.einsum("snr,znq->szrq", centred, centred, optimize=True) / n_images
-        for m in range(-NEIGHBOURS, NEIGHBOURS + 1):
-            if m == 0:
-                continue
-            kernel_ST = self._smeared(m * noise.onset_distance_s)
-            if np.abs(kernel_ST).max() < 1e-3:
-                continue
-            images = np.einsum("szrq,st,zu->rtqu", between_SZRQ, kernel_ST, kernel_ST, optimize=True)
-            total += images.reshape(total.shape)
-            for s, sd in enumerate(self._gain_sd):  # gains vary about one, independently over stages
-                second = self.pattern_SNR[s].T @ self.pattern_SNR[s] / n_images
-                total += sd**2 * np.kron(second, np.outer(kernel_ST[s], kernel_ST[s]))
+        second_SRQ = np.einsum("snr,snq->srq", self.pattern_SNR, self.pattern_SNR, optimize=True) / n_images
+        n_stages, _, n_ranks = self.pattern_SNR.shape
+        spatial = [  # of each term the covariance over sensors, and below over time
+            self._basis_CR.T @ noise.spatial_MCC @ self._basis_CR,
+            between_SZRQ.reshape(-1, n_ranks, n_ranks),
+            np.square(self._gain_sd)[:, None, None] * second_SRQ,  # gains vary about one, independently over stages
+        ]
+        temporal = [
+            np.stack([linalg.toeplitz(lags_T[:n_times]) for lags_T in noise.autocovariance_MT]),
+            outer_SZTU.reshape(-1, n_times, n_times),
+            outer_SZTU[np.arange(n_stages), np.arange(n_stages)],
+        ]
+        sum_XY = np.concatenate(spatial).reshape(-1, n_ranks**2).T @ np.concatenate(temporal).reshape(-1, n_times**2)
+        total = (
+            sum_XY.reshape(n_ranks, n_ranks, n_times, n_times).transpose(0, 2, 1, 3).reshape((n_ranks * n_times,) * 2)
+        )
+        noise_variance = np.einsum("mrr,m->", spatial[0], noise.autocovariance_MT[:, 0]) / n_ranks
+        total[np.diag_indices(len(total))] += FLOOR * noise_variance
         return np.asarray(total)
 
     def _project(self, x_NCT: Array) -> tuple[Array, Array]:

@@ -27,6 +27,7 @@ from synapse_diffusion.training.trained import Trained
 Floats = NDArray[np.float32]
 Array = NDArray[np.float64]
 LEAST: Final = 1e-8
+MANY: Final = 300  # differences between repeats, from which on each number has a share of noise of its own
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,9 @@ class Calibration:
         truth_D = np.maximum(c_ND.var(0), LEAST)
         gain_D = np.maximum((p_ND * c_ND).mean(0) / truth_D, 0.0)
         rest_ND = p_ND - gain_D * c_ND
-        _, of_N, count_G = np.unique(group_N, return_inverse=True, return_counts=True)
-        mean_GD = np.stack([np.bincount(of_N, rest_ND[:, d]) for d in range(rest_ND.shape[1])], 1) / count_G[:, None]
-        freedom = len(of_N) - len(count_G)
-        all_D = rest_ND.var(0)
-        noise_D = np.square(rest_ND - mean_GD[of_N]).sum(0) / freedom if freedom > len(count_G) // 4 else all_D
-        return cls(gain_D, truth_D, np.maximum(all_D - noise_D, 0.0), np.minimum(noise_D, all_D))
+        all_D = np.maximum(rest_ND.var(0), LEAST)
+        noise_D = all_D * _noise_share(rest_ND, group_N)
+        return cls(gain_D, truth_D, all_D - noise_D, noise_D)
 
     def evidence(self, predicted_ND: NDArray[np.floating], k_N: NDArray[np.integer]) -> tuple[Array, Array]:
         """What means of k predictions tell of the truth (N, D), times its precision; and that precision (N, D)."""
@@ -66,6 +64,21 @@ class Calibration:
         """Squared correlation of single predictions with the truth."""
         signal_D = self.gain_D**2 * self.truth_D
         return np.asarray(signal_D / np.maximum(signal_D + self.misfit_D + self.noise_D, LEAST))
+
+
+def _noise_share(rest_ND: Array, group_N: Index) -> Array:
+    """Of each number's variance (D,) what differs between repeats; of few repeats, the mean over all numbers.
+
+    Where nothing was repeated nobody knows, and all counts as noise.
+    """
+    _, of_N, count_G = np.unique(group_N, return_inverse=True, return_counts=True)
+    freedom = len(of_N) - len(count_G)
+    if not freedom:
+        return np.ones(rest_ND.shape[1])
+    mean_GD = np.stack([np.bincount(of_N, rest_N) for rest_N in rest_ND.T], 1) / count_G[:, None]
+    within_D = np.square(rest_ND - mean_GD[of_N]).sum(0) / freedom
+    share_D = within_D / np.maximum(rest_ND.var(0), LEAST)
+    return np.asarray(np.minimum(share_D if freedom >= MANY else np.full_like(share_D, share_D.mean()), 1.0))
 
 
 @dataclass(frozen=True)
