@@ -26,7 +26,10 @@ from synapse_diffusion.reconstruct import reconstruct
 from synapse_diffusion.train import train
 
 STEPS = 400
-METRICS = ("pixcorr", "ssim", "mean_colour", "two_way pixels", "two_way gist", "two_way TinyDarknet-late")
+METRICS = (
+    "pixcorr", "mean_colour", "two_way pixels", "two_way_within_category pixels", "two_way gist",
+    "two_way TinyDarknet-late", "two_way_within_category TinyDarknet-late",
+)  # fmt: skip
 SETTINGS = (
     "target.task=retrieve", "target.table=targets", "target.layers=conv12,conv14", "target.components=128",
     f"train.steps={STEPS}", "train.checks=10", "generator.steps=600", "reconstruct.k_repeats=[1, 0]",

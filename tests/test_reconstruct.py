@@ -216,6 +216,10 @@ def test_every_test_picture_is_drawn_and_scored(
     beyond = next(r for r in rows if r["model"] == "brain - none" and r["metric"] == "pixcorr")
     assert beyond["value"] == pytest.approx(value["brain", "all", "pixcorr"] - value["none", "all", "pixcorr"])
     assert beyond["low"] <= beyond["value"] <= beyond["high"]
+    each = [value["brain", person, "mean_colour"] for person in ("01", "02")]
+    assert value["brain", "all", "mean_colour"] == pytest.approx(np.mean(each))
+    within = {r["model"] for r in rows if r["metric"] == "two_way_within_category pixels" and r["person"] == "all"}
+    assert {"brain", "none", "brain - none", "brain - shuffled", "nearest"} <= within
     assert {r["control"] for r in rows if r["model"] == "none"} == {"no_brain"}
     kept = json.loads((made[1].folder / "scores.json").read_text())["rows"]
     assert {row["task"] for row in kept} == {"retrieve", "reconstruct"}
@@ -233,13 +237,17 @@ def test_a_picture_that_knows_nothing_is_at_one_half(drawn: tuple[Path, list[dic
     parts = [Drawn("none", "all", 0, images, same)]
     parts += [Drawn(s, p, 4, images, x) for s, x in (("brain", good), ("shuffled", np.roll(good, 1, 0))) for p in "ab"]
     columns = columns_of(ReconstructSettings(), torch.device("cpu"))
-    rows = score(parts, seen, {}, columns, EvaluateSettings(permutations=50, bootstrap=50), "eeg")
+    category = {f"i{k}": "ab"[k % 2] for k in range(7)}  # of two images nothing is known
+    rows = score(parts, seen, category, columns, EvaluateSettings(permutations=50, bootstrap=50), "eeg")
     value = {(r["model"], r["metric"]): r["value"] for r in rows if r["person"] == "all"}
     assert value["none", "two_way pixels"] == pytest.approx(0.5, abs=1e-12)
     assert value["none", "two_way gist"] == pytest.approx(0.5, abs=1e-12)
     assert value["none", "top1 gist"] == pytest.approx(1 / 9)
     assert (value["brain", "top1 gist"], value["shuffled", "top1 gist"]) == (1.0, 0.0)
     assert value["brain - none", "two_way pixels"] == pytest.approx(0.5, abs=1e-12)
+    assert value["none", "two_way_within_category pixels"] == pytest.approx(0.5, abs=1e-12)
+    assert value["brain - none", "two_way_within_category gist"] == pytest.approx(0.5, abs=1e-12)
+    assert value["brain", "mean_colour"] == pytest.approx(1)
     assert value["brain - shuffled", "pixcorr"] == pytest.approx(1 - value["shuffled", "pixcorr"])
     assert {r["model"] for r in drawn[1]} >= {"brain - none", "brain - shuffled"}
 

@@ -1,6 +1,6 @@
 """The only door to raw data: BIDS recordings, their event tables, the concept table; THINGS-EEG2's numpy files."""
 
-from synapse_diffusion.bids.concepts import ConceptTable, ImageTable, read_concepts, read_images
+from synapse_diffusion.bids.concepts import ConceptTable, ImageTable, rarest, read_concepts, read_images
 from synapse_diffusion.bids.eeg2 import find_eeg2, open_eeg2, open_eeg2_epochs, read_codes
 from synapse_diffusion.bids.events import TrialTable, read_trials
 from synapse_diffusion.bids.reading import OpenEpochs, OpenRecording, open_recording, standard_positions
@@ -18,6 +18,7 @@ __all__ = [
     "open_eeg2",
     "open_eeg2_epochs",
     "open_recording",
+    "rarest",
     "read_codes",
     "read_concepts",
     "read_images",

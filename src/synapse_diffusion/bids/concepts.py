@@ -33,6 +33,13 @@ class ConceptTable:
         return self.member[:, [self.categories.index(name) for name in names]]
 
 
+def rarest(member_NK: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Of the columns that a row belongs to the one of fewest rows (N,), of equal ones the first; K for none."""
+    n_rows, n_columns = member_NK.shape
+    first_N = np.where(member_NK, member_NK.sum(0), n_rows + 1).argmin(1)
+    return np.asarray(np.where(member_NK.any(1), first_N, n_columns), dtype=np.int64)
+
+
 @dataclass(frozen=True)
 class ImageTable:
     """Images in THINGS' numbering: image number n is row n - 1; likewise the 1-based concept numbers."""

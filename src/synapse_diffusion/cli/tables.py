@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from synapse_diffusion.info import Table as Texts
 
 HEALTH_LINES: Final = 8  # that info shows
+PICTURE_METRICS: Final = (
+    "pixcorr", "mean_colour", "two_way pixels", "two_way_within_category pixels", "two_way gist",
+)  # fmt: skip
 MAIN_METRICS: Final = {
     "classify": ("balanced_accuracy", "auc"),
     "questions": ("auc", "average_precision"),
@@ -91,7 +94,7 @@ def print_pictures(rows: list[dict[str, Any]], folder: Path) -> None:
     for name in ("pictures from", "repeats", "metric", "value", "95 % interval", "chance", "p"):
         table.add_column(name, justify="left" if name in ("pictures from", "metric") else "right")
     for row in rows:
-        if row["person"] != "all" or row["metric"] not in ("pixcorr", "ssim", "two_way pixels", "two_way gist"):
+        if row["person"] != "all" or row["metric"] not in PICTURE_METRICS:
             continue
         interval = "" if row["low"] is None else f"{row['low']:.3f} .. {row['high']:.3f}"
         p = "" if row["p"] is None else f"{row['p']:.4f}"

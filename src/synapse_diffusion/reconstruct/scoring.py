@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -31,6 +31,8 @@ from synapse_diffusion.runs import score_row
 from synapse_diffusion.splits import TEST
 
 Array = NDArray[np.float64]
+Key = tuple[str, str, int]
+"""Source, person and number of repeats."""
 NOT_CLAIMS: Final = ("shuffled", "none", "other_person", "true", "autoencoder", "nearest")
 N_WAY: Final = (50, 1)  # Chen et al. 2023
 LOWER: Final = {"correlation_distance": distance_table, "squared_distance": squared_table}
@@ -54,127 +56,136 @@ def columns_of(settings: ReconstructSettings, device: torch.device) -> list[Colu
     return [gist, *build_columns(Weights(settings.networks, settings.clip, "", settings.darknet), device)]
 
 
+@dataclass(frozen=True)
+class Table:
+    """A metric (K, K) of what was drawn of each image against each image; of which, and within what they are dealt."""
+
+    values_KK: Array
+    images_K: NDArray[Any]
+    category_K: NDArray[np.str_] | None = None
+
+
+Tables = dict[str, Table]
+"""By metric."""
+
+
 def score(
     drawn: Sequence[Drawn], seen: Mapping[str, NDArray[np.uint8]], category: Mapping[str, str],
     columns: Sequence[Column | Missing], settings: EvaluateSettings, modality: str,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Rows of scores.json (task `reconstruct`; model: what pictures are drawn from; control: none for the brain).
 
-    `seen`: pictures by image, at the size of what was drawn. `category` of each image; empty: unknown.
+    `seen`: pictures by image, at the size of what was drawn. `category` of images, where it is known.
     """
     images = sorted(seen)
-    true_features = features(columns, _floats(np.stack([seen[name] for name in images])))
+    true = _floats(np.stack([seen[name] for name in images]))
+    true_features, true_colours = features(columns, true), mean_colour(true)
     at = {name: k for k, name in enumerate(images)}
-    tables: dict[tuple[str, str, int], dict[str, Array]] = {}
+    tables: dict[Key, Tables] = {}
+    colours: dict[Key, tuple[Array, Array]] = {}
     rows: list[dict[str, Any]] = []
-    order: dict[tuple[str, str, int], NDArray[np.str_]] = {}
     for one in drawn:
         key = (one.source, one.person, one.k_repeats)
         mine = np.array([at[name] for name in one.images])
-        true = _floats(np.stack([seen[name] for name in one.images]))
         recon = _floats(one.pictures)
-        found = features(columns, recon)
         of_true = {name: f[mine] for name, f in true_features.items()}
-        tables[key], order[key] = _tables(recon, true, found, of_true, columns), one.images
-        about = _about(one.source, one.person, one.k_repeats, modality)
-        rows += [score_row(_score(name, t, one.images, settings), **about) for name, t in tables[key].items()]
-        colours = colour_score(
-            mean_colour(recon), mean_colour(true), np.arange(len(mine)), permutations=settings.permutations,
-            bootstrap=settings.bootstrap, rng=np.random.default_rng(settings.seed),
-        )  # fmt: skip
-        rows.append(score_row(colours, **about))
-        rows += _within(found, of_true, one, category, settings, about)
-    rows += _over_people(tables, order, settings, modality)
-    return rows
+        category_K = np.array([category.get(name, f"? {name}") for name in one.images])
+        tables[key] = _tables(one, recon, true[mine], features(columns, recon), of_true, columns, category_K)
+        colours[key] = mean_colour(recon), true_colours[mine]
+        about = _about(*key, modality)
+        rows += [score_row(_score(name, table, settings), **about) for name, table in tables[key].items()]
+        rows.append(score_row(_colour(*colours[key], settings), **about))
+    return rows + _over_people(tables, colours, settings, modality)
 
 
 def _tables(
-    recon: torch.Tensor, true: torch.Tensor, found: Mapping[str, NDArray[np.float32]],
-    of_true: Mapping[str, NDArray[np.float32]], columns: Sequence[Column | Missing],
-) -> dict[str, Array]:  # fmt: skip
-    """Tables (K, K) by metric."""
-    tables = {"pixcorr": pixcorr_table(recon, true, None), "two_way pixels": _pixels(recon, true)}
+    one: Drawn, recon: torch.Tensor, true: torch.Tensor, found: Mapping[str, NDArray[np.float32]],
+    of_true: Mapping[str, NDArray[np.float32]], columns: Sequence[Column | Missing], category_K: NDArray[np.str_],
+) -> Tables:  # fmt: skip
+    """All metrics that are means over pictures."""
+    pixels = {"pixels": (recon.flatten(2).numpy(), true.flatten(1).numpy())}
+    two_way = pixels | {
+        c.name: (found[c.name], of_true[c.name])
+        for c in columns
+        if isinstance(c, Column) and c.use not in (*LOWER, "n_way")
+    }
+    tables = {"pixcorr": pixcorr_table(recon, true, None)}
     if min(recon.shape[-2:]) >= 11:
         tables["ssim"] = ssim_table(recon, true, None)
+    tables |= {f"two_way {name}": two_way_table(*pair) for name, pair in two_way.items()}
+    tables |= {f"top1 {name}": top_table(*pair) for name, pair in two_way.items() if name != "pixels"}
     for column in columns:
-        if not isinstance(column, Column):
-            continue
-        a, b = found[column.name], of_true[column.name]
-        if column.use in LOWER:
-            tables[f"{column.use} {column.name}"] = LOWER[column.use](a, b)
-        elif column.use == "n_way":
-            n = min(N_WAY[0], b.shape[1])
-            tables[f"{n}_way_top{N_WAY[1]} {column.name}"] = n_way_table(a, classes_of(b), n, N_WAY[1])
-        else:
-            tables[f"two_way {column.name}"] = two_way_table(a, b)
-            tables[f"top1 {column.name}"] = top_table(a, b)
-    return tables
+        if isinstance(column, Column) and column.name not in two_way:
+            a, b = found[column.name], of_true[column.name]
+            if column.use in LOWER:
+                tables[f"{column.use} {column.name}"] = LOWER[column.use](a, b)
+            else:
+                n = min(N_WAY[0], b.shape[1])
+                tables[f"{n}_way_top{N_WAY[1]} {column.name}"] = n_way_table(a, classes_of(b), n, N_WAY[1])
+    found_tables = {name: Table(table, one.images) for name, table in tables.items()}
+    if len(set(category_K)) in (1, len(category_K)):
+        return found_tables
+    for name, pair in two_way.items():
+        table, kept_K = two_way_within(*pair, category_K)
+        found_tables[f"two_way_within_category {name}"] = Table(table, one.images[kept_K], category_K[kept_K])
+    return found_tables
 
 
-def _pixels(recon: torch.Tensor, true: torch.Tensor) -> Array:
-    """Two-way identification by the pixels themselves."""
-    return two_way_table(recon.flatten(2).numpy(), true.flatten(1).numpy())
-
-
-def _score(name: str, table_KK: Array, unit_K: NDArray[Any], settings: EvaluateSettings, **more: Any) -> Score:
+def _score(name: str, table: Table, settings: EvaluateSettings) -> Score:
     return table_score(
-        name, table_KK, unit_K, lower_is_better=name.split()[0] in LOWER, permutations=settings.permutations,
-        bootstrap=settings.bootstrap, rng=np.random.default_rng(settings.seed), **more,
+        name, table.values_KK, table.images_K, exchange_K=table.category_K, lower_is_better=name.split()[0] in LOWER,
+        permutations=settings.permutations, bootstrap=settings.bootstrap, rng=np.random.default_rng(settings.seed),
     )  # fmt: skip
 
 
-def _within(
-    found: Mapping[str, NDArray[np.float32]], of_true: Mapping[str, NDArray[np.float32]], one: Drawn,
-    category: Mapping[str, str], settings: EvaluateSettings, about: Mapping[str, Any],
-) -> list[dict[str, Any]]:  # fmt: skip
-    """Two-way identification among pictures of one category, by GIST."""
-    group_K = np.array([category.get(name, "") for name in one.images])
-    if "" in group_K or len(set(group_K)) in (1, len(group_K)):
-        return []
-    table, kept_K = two_way_within(found[GIST], of_true[GIST], group_K)
-    score = _score(f"two_way_within_category {GIST}", table, one.images[kept_K], settings, exchange_K=group_K[kept_K])
-    return [score_row(score, **about)]
+def _colour(recon: Array, true_K3: Array, settings: EvaluateSettings) -> Score:
+    return colour_score(
+        recon, true_K3, np.arange(len(true_K3)), permutations=settings.permutations, bootstrap=settings.bootstrap,
+        rng=np.random.default_rng(settings.seed),
+    )  # fmt: skip
 
 
 def _over_people(
-    tables: Mapping[tuple[str, str, int], Mapping[str, Array]], order: Mapping[tuple[str, str, int], NDArray[np.str_]],
-    settings: EvaluateSettings, modality: str,
-) -> list[dict[str, Any]]:  # fmt: skip
+    tables: Mapping[Key, Tables], colours: Mapping[Key, tuple[Array, Array]], settings: EvaluateSettings, modality: str
+) -> list[dict[str, Any]]:
     """Means over people who have seen the same images; then what is more than without a brain (the headline), than
     with another picture's signal, than the nearest training pictures, and than with less of the brain."""
     rows: list[dict[str, Any]] = []
-    means = {(s, k): (tables[s, p, k], order[s, p, k]) for s, p, k in tables if p == "all"}
+    means = {(s, k): tables[s, p, k] for s, p, k in tables if p == "all"}
     for source, k in dict.fromkeys((s, k) for s, p, k in tables if p != "all"):
         keys = [key for key in tables if key[0] == source and key[2] == k]
-        images = order[keys[0]]
-        if any(not np.array_equal(order[key], images) for key in keys):
+        first = tables[keys[0]]
+        if any(not np.array_equal(tables[key]["pixcorr"].images_K, first["pixcorr"].images_K) for key in keys):
             continue
-        mean = {name: np.mean([tables[key][name] for key in keys], axis=0) for name in tables[keys[0]]}
-        means[source, k] = mean, images
+        means[source, k] = {
+            name: replace(table, values_KK=np.mean([tables[key][name].values_KK for key in keys], axis=0))
+            for name, table in first.items()
+        }
         about = _about(source, "all", k, modality) | {"n_people": len(keys)}
-        rows += [score_row(_score(name, table, images, settings), **about) for name, table in mean.items()]
+        rows += [score_row(_score(name, table, settings), **about) for name, table in means[source, k].items()]
+        joined_KS3 = np.concatenate([colours[key][0] for key in keys], axis=1)  # dealt to the pictures all alike
+        rows.append(score_row(_colour(joined_KS3, colours[keys[0]][1], settings), **about))
     for k in [k for source, k in means if source == "brain"]:
-        own, images = means["brain", k]
         about = _about("brain", "all", k, modality)
         less = [source for source, of_k in means if source.startswith("brain ") and of_k == k]
         for other in (("none", 0), *((name, k) for name in ("shuffled", "nearest", *less))):
-            if other in means and np.array_equal(means[other][1], images):
-                base, name = means[other][0], f"brain - {other[0]}"
-                rows += [_beyond(n, t, base[n], images, settings, {**about, "model": name}) for n, t in own.items()]
+            base = means.get(other, {})
+            about["model"] = f"brain - {other[0]}"
+            rows += [
+                score_row(_beyond(name, own, base[name], settings), **about)
+                for name, own in means["brain", k].items()
+                if name in base and np.array_equal(base[name].images_K, own.images_K)
+            ]
     return rows
 
 
-def _beyond(
-    name: str, brain_KK: Array, none_KK: Array, unit_K: NDArray[Any], settings: EvaluateSettings,
-    about: Mapping[str, Any],
-) -> dict[str, Any]:  # fmt: skip
+def _beyond(name: str, brain: Table, control: Table, settings: EvaluateSettings) -> Score:
     """Brain minus a control, image by image; positive is better."""
     sign = -1.0 if name.split()[0] in LOWER else 1.0
     rng = np.random.default_rng(settings.seed)
-    own = [sign * np.diagonal(table) for table in (brain_KK, none_KK)]
-    value, low, high = paired_difference(own[0], own[1], unit_K, settings.bootstrap, rng)
-    score = Score(name, value, 0.0, low, high, float("nan"), len(unit_K))
-    return score_row(score, **about)
+    own, other = (sign * np.diagonal(table.values_KK) for table in (brain, control))
+    value, low, high = paired_difference(own, other, brain.images_K, settings.bootstrap, rng)
+    return Score(name, value, 0.0, low, high, float("nan"), len(brain.images_K))
 
 
 def _about(source: str, person: str, k_repeats: int, modality: str) -> dict[str, Any]:

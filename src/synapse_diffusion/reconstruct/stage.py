@@ -10,8 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from synapse_diffusion.bids import rarest, read_concepts
 from synapse_diffusion.config.tree import digest_of
 from synapse_diffusion.encoders.features import Column, Missing
+from synapse_diffusion.errors import DataError
 from synapse_diffusion.figures.pictures import draw_pictures
 from synapse_diffusion.figures.scores import draw_bars
 from synapse_diffusion.reconstruct.drawing import as_bytes, draw, save_picture
@@ -28,8 +30,9 @@ from synapse_diffusion.store.files import write_json
 from synapse_diffusion.training.pictured import (
     Files,
 )
+from synapse_diffusion.training.tasks import concept_folder
 from synapse_diffusion.training.trained import Trained
-from synapse_diffusion.types import Folder, Progress, Say, silent
+from synapse_diffusion.types import NOT_AVAILABLE, Folder, Progress, Say, silent
 
 PAGE: Final = 12  # images a grid
 TASK: Final = "reconstruct"
@@ -163,10 +166,20 @@ def _nearest(
 
 
 def _categories(trained: Trained, images: Sequence[str] | NDArray[np.str_]) -> dict[str, str]:
-    """The trial table's label of each image, where the data set has one."""
+    """Of the images that have one: the trial table's label, or the rarest of their concept's categories."""
     source = next(iter(trained.setting.sources.of.values()))
-    label = dict(zip(source.trials["image_id"], source.trials["label"], strict=True))
-    return {str(i): str(label[i]) for i in images if label.get(i, "n/a") != "n/a"}
+    first = source.trials.drop_duplicates("image_id").set_index("image_id").loc[list(images)]
+    labels = first["label"][first["label"] != NOT_AVAILABLE]
+    if len(labels):
+        return {str(image): str(label) for image, label in labels.items()}
+    try:
+        table = read_concepts(concept_folder(trained.setting.recipe))
+    except DataError:  # no such tables
+        return {}
+    names = np.array([*table.categories, ""])
+    of_concept = dict(zip(table.concepts, names[rarest(table.member)].tolist(), strict=True))
+    found = {str(image): of_concept.get(str(concept), "") for image, concept in first["concept"].items()}
+    return {image: category for image, category in found.items() if category}
 
 
 def _write_columns(columns: Sequence[Column | Missing], out: Path, say: Say) -> None:

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from synapse_diffusion.bids import read_concepts
+from synapse_diffusion.bids import rarest, read_concepts
 from synapse_diffusion.config import LabelSettings, Recipe
 from synapse_diffusion.errors import DataError, SettingsError, StoreError
 from synapse_diffusion.models.starts import folds_of
@@ -135,14 +135,14 @@ def _questions(recipe: Recipe, sources: Sources) -> Task:
     answers = table.columns(names)
     row_of = {name: k for k, name in enumerate(table.concepts)}
     known = set(table.concepts)
-    rarest = np.where(answers.any(1), np.where(answers, answers.sum(0), len(answers) + 1).argmin(1), len(names))
+    rarest_C = rarest(answers)
     of = {}
     for modality, source in sources.of.items():
         concept = source.trials["concept"]
         if unknown := sorted(set(concept) - known - {NOT_AVAILABLE}):
             raise DataError(f"{folder}: the concept table lacks {', '.join(unknown[:5])} ({len(unknown)} in all)")
         target = np.asarray(concept.map(row_of).fillna(-1), dtype=np.int64)
-        stratum = np.where(target >= 0, rarest[target], -1)
+        stratum = np.where(target >= 0, rarest_C[target], -1)
         of[modality] = Targets(target, merge_rare(stratum, concept.to_numpy(dtype=str), len(names)))
     return Task("questions", tuple(names), of, answers=answers, concepts=tuple(table.concepts))
 
