@@ -9,6 +9,7 @@ import pty
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -193,3 +194,37 @@ def test_a_command_beside_is_heard_and_ended(study: Path, tmp_path: Path) -> Non
     with Beside("doctor", "demo") as beside:
         pass
     assert beside._process.returncode == -signal.SIGTERM
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="looks at processes as Linux shows them")
+def test_a_command_beside_ends_with_its_parent(study: Path, tmp_path: Path) -> None:
+    """Also where the parent is killed for good."""
+    recipe = small(study, "train.steps=1000000", f'paths.runs="{tmp_path / "runs"}"')
+    (tmp_path / "long.toml").write_text(dump_recipe(recipe), encoding="utf-8")
+    words = ("train", "eeg", str(tmp_path / "long.toml"))
+    lines = (
+        "import time; from synapse_diffusion.cli.beside import Beside",
+        f"with Beside(*{words}) as beside:",
+        "    print(beside._process.pid, flush=True)",
+        "    time.sleep(600)",
+    )
+    command = [sys.executable, "-c", "\n".join(lines)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        while not list((tmp_path / "runs").rglob("splits.tsv")):
+            time.sleep(0.05)
+        assert is_alive(pid)
+        parent.kill()
+    deadline = time.monotonic() + 60
+    while is_alive(pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not is_alive(pid)
+
+
+def is_alive(pid: int) -> bool:
+    """Is there such a process, and not only what nobody has waited for?"""
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return False

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from types import TracebackType
@@ -15,10 +18,14 @@ if TYPE_CHECKING:
     from synapse_diffusion.types import Progress, Say
 
 PAUSE_S: Final = 0.2
+CHILD: Final = f"from {__name__} import child; child()"
 
 
 class Beside:
-    """A command that runs while the block does; one that outlasts the block is asked to save and to end."""
+    """A command that runs while the block does; one that outlasts the block is asked to save and to end.
+
+    So is one whose parent is killed: its standard input ends then.
+    """
 
     def __init__(self, *words: str) -> None:
         self._words = words
@@ -27,8 +34,8 @@ class Beside:
         self._folder = tempfile.TemporaryDirectory()
         self._log = Path(self._folder.name) / "log.jsonl"
         with self._log.open("wb") as log:
-            command = [sys.executable, "-m", "synapse_diffusion", "--log-json", *self._words]
-            self._process = subprocess.Popen(command, stdout=log, stderr=subprocess.DEVNULL)
+            command = [sys.executable, "-c", CHILD, "--log-json", *self._words]
+            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.DEVNULL)
         return self
 
     def wait(self, say: Say, progress: Progress) -> None:
@@ -56,4 +63,18 @@ class Beside:
         if self._process.poll() is None:
             self._process.terminate()
             self._process.wait()
+        assert self._process.stdin is not None
+        self._process.stdin.close()
         self._folder.cleanup()
+
+
+def child() -> None:
+    """The command of this process's arguments, asked to end when standard input does."""
+    from synapse_diffusion.cli import main
+
+    def end_with_parent() -> None:
+        os.read(0, 1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    main()
