@@ -161,7 +161,8 @@ def test_similarity_to_a_model_is_spearmans_and_found_in_time() -> None:
     signal = rng.standard_normal((2, 16, 6, 10))
     signal[:, :, :, 6:8] += vectors[:, :, None]
     brain = cross_validated_rdm(signal[0], signal[1])
-    r, p = rsa(brain, model, 200, rng)
+    r, p, limit = rsa(brain, model, 200, rng)
+    assert ((r > limit) == (p <= 0.05)).all()
     upper = np.triu_indices(16, 1)
     assert r == pytest.approx([spearmanr(one[upper], model[upper]).statistic for one in brain])
     assert ((p < 0.05) == np.isin(np.arange(10), [6, 7])).all()

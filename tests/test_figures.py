@@ -17,10 +17,8 @@ def drawn(path: Path) -> bool:
 def test_time_course(tmp_path: Path) -> None:
     times = np.linspace(-0.1, 0.8, 46)
     rise = 0.5 + 0.2 * np.exp(-(((times - 0.15) / 0.06) ** 2))
-    draw_time_course(
-        times, [("EEG", rise, rise > 0.55), ("MEG", 1.1 * rise - 0.05, None)], 0.5, "AUC", "t", tmp_path / "a.png"
-    )
-    draw_time_course(times[:1], [("one bin", rise[:1], None)], 0.5, "AUC", "t", tmp_path / "b.png")
+    draw_time_course(times, rise, 0.5, 0.55, "AUC", "t", tmp_path / "a.png")
+    draw_time_course(times[:1], rise[:1], 0.5, np.nan, "AUC", "t", tmp_path / "b.png")
     assert drawn(tmp_path / "a.png")
     assert drawn(tmp_path / "b.png")
 

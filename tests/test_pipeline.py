@@ -166,7 +166,7 @@ def test_pictures_are_drawn_where_asked() -> None:
     assert stages_of(recipe, last="reconstruct") == [*decoding, "generator", "reconstruct"]
     pretrained = load_recipe("demo_pictures", ["pretrained.pipeline=unclip", "pretrained.weights=x"])
     assert stages_of(pretrained, "reconstruct") == ["reconstruct", "report"]
-    with pytest.raises(SettingsError, match="--pictures: they are drawn from vectors"):
+    with pytest.raises(SettingsError, match="pictures are drawn from vectors of images"):
         stages_of(load_recipe("demo"), pictures=True)
 
 

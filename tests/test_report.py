@@ -18,6 +18,7 @@ from conftest import quiet, small
 from synapse_diffusion.errors import RunError, SettingsError
 from synapse_diffusion.evaluate import evaluate
 from synapse_diffusion.report import report
+from synapse_diffusion.report.sections import _bars
 from synapse_diffusion.runs import Run
 from synapse_diffusion.train import train
 
@@ -72,6 +73,8 @@ def found(study: Path) -> Run:
 
 
 def draw(folder: Path, images: list[str], repeats: tuple[int, ...] = (1, 4)) -> None:
+    folder.mkdir(parents=True)
+    (folder.parent / "columns.json").write_text("{}")  # written when pictures are scored
     rng = np.random.default_rng(0)
     sources = {"brain": ("01", "02"), "shuffled": ("01", "02"), "none": ("all",), "true": ("all",), "nearest": ("01",)}
     for source, people in sources.items():
@@ -125,6 +128,23 @@ def test_page_of_pictures(found: Run) -> None:
     assert (decisions["top5"].str.split("/").str[0] == decisions["predicted"]).all()
     first = decisions[decisions["model"] == "compact"].sort_values("k_repeats").iloc[-1]
     assert set(first["top5"].split("/")) <= images
+
+
+def test_a_reconstruction_that_was_stopped_is_not_shown(found: Run, tmp_path: Path) -> None:
+    """Scores are of the one that was scored last."""
+    folder = copy(found, tmp_path / "run")
+    draw(folder / "reconstruction-11111111/pictures", ["elsewhere"])
+    (folder / "reconstruction-11111111/columns.json").unlink()
+    page = Page(report([folder], None, quiet, quiet))
+    assert "r1-drawn" in page.ids
+    assert "elsewhere" not in page.shown
+
+
+def test_bars_of_differences_begin_at_zero() -> None:
+    row = {"value": -0.145, "low": -0.229, "high": -0.07, "chance": 0.0, "metric": "two_way gist"}
+    below, above = _bars([row, {**row, "value": 0.031, "low": -0.011, "high": 0.072}], ["a", "b"])
+    assert below.value < below.zero == above.zero < above.value
+    assert below.zero == below.chance
 
 
 def test_nothing_comes_from_elsewhere(scored: Run, found: Run, tmp_path: Path) -> None:

@@ -163,8 +163,8 @@ def _recordings(recipe: Recipe) -> str:
     if recipe.data.modality == "comb":
         why = unpaired(recipe)
         return f"{recipe.pairs.eeg} and {recipe.pairs.meg} are paired" + (f" anew: {why}" if why else " already")
-    if _is_simulated_first(recipe):
-        return "simulated first: synapse-diffusion run RECIPE --from simulate"
+    if is_simulated_first(recipe):
+        return f"{recipe.paths.bids} is not there: a study is simulated first by --from simulate"
     new, n = unconverted(recipe, lambda _: None)
     if not new:
         return f"{n}, all converted"
@@ -194,7 +194,7 @@ def _signals(recipe: Recipe) -> str:
 
 def _labels(recipe: Recipe) -> str:
     """THINGS' tables, where the recipe reads them. Raises what `convert` and `train` raise."""
-    if _is_simulated_first(recipe):
+    if is_simulated_first(recipe):
         return ""
     folder, told = concept_folder(recipe), []
     if recipe.data.events.image_number:
@@ -208,7 +208,7 @@ def _labels(recipe: Recipe) -> str:
 
 def _images(recipe: Recipe) -> str:
     """Pictures to embed, and the encoder's weights. Raises what `embed` raises."""
-    if recipe.target.task != "retrieve" or _is_simulated_first(recipe):
+    if recipe.target.task != "retrieve" or is_simulated_first(recipe):
         return ""
     if recipe.target.table:
         table = Path(recipe.paths.embeddings) / recipe.target.table
@@ -237,7 +237,7 @@ def _search(recipe: Recipe) -> str:
     return choose(this_machine(), recipe.tune.trials, recipe.execution).why if recipe.tune.space else ""
 
 
-def _is_simulated_first(recipe: Recipe) -> bool:
+def is_simulated_first(recipe: Recipe) -> bool:
     """Is the recipe about a simulated study that is not there yet?"""
     return recipe.simulate != SimulateSettings() and not Path(recipe.paths.bids).exists()
 

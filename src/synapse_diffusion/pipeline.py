@@ -62,10 +62,9 @@ def stages_of(
         skipped.add("embed")
     if recipe.pretrained.pipeline != "none":
         skipped.add("generator")
-    if pictures and recipe.target.task != "retrieve":
+    if not skipped & {"reconstruct"} and recipe.target.task != "retrieve":
         raise SettingsError(
-            f"--pictures: they are drawn from vectors of images; target.task must be 'retrieve', not "
-            f"{recipe.target.task!r}"
+            f"pictures are drawn from vectors of images: target.task must be 'retrieve', not {recipe.target.task!r}"
         )
     own = [stage for stage in STAGES if stage not in skipped]
     for option, stage in (("--from", first), ("--until", last)):

@@ -93,7 +93,7 @@ def data_folder_of(root: Path, settings: DataSettings) -> Path:
     """The folder with the recordings. Raises `DataError` where it is not there."""
     base = root / settings.folder
     if not base.is_dir():
-        raise DataError(f"{base}: no such folder; set paths.bids to the data set")
+        raise DataError(f"{base}: no such folder; set paths.bids to the data set, or simulate one first")
     return base
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated
 
@@ -9,7 +10,7 @@ import typer
 
 from synapse_diffusion.cli import data, jobs, output, runs
 from synapse_diffusion.cli.words import command_line
-from synapse_diffusion.errors import SynapseError
+from synapse_diffusion.errors import MissingError, SynapseError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -52,6 +53,15 @@ def main() -> None:
         output.say_error(error)
         code = error.exit_code
         sys.exit(code)
+    except OSError as error:
+        if not error.filename:
+            raise
+        output.say_error(MissingError(f"{error.filename}: {error.strerror}; free this place, or name another one"))
+        code = MissingError.exit_code
+        sys.exit(code)
     finally:
         if output.events is not None:
-            output.events.end(code)
+            try:
+                output.events.end(code)
+            except BrokenPipeError:  # whoever was reading has gone; nor is there anything to be said at exit
+                os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -52,10 +52,11 @@ def doctor(
     """Say what this machine has, what that means for a recipe, and what the recipe lacks (exit code 3)."""
     from synapse_diffusion.cli.tables import print_facts
     from synapse_diffusion.config import load_recipe
-    from synapse_diffusion.doctor import diagnose
+    from synapse_diffusion.doctor import diagnose, is_simulated_first
 
     with progress_bar("nothing was written"):
-        found = diagnose(None if recipe is None else load_recipe(recipe, set_ or ()))
+        settings = None if recipe is None else load_recipe(recipe, set_ or ())
+        found = diagnose(settings)
     print_facts("this machine", found.machine, (found.extras,))
     if recipe is None:
         return
@@ -64,4 +65,5 @@ def doctor(
         say(f"lacks: {line}")
     if found.lacks:
         raise typer.Exit(MissingError.exit_code)
-    say(f"nothing is lacking: synapse-diffusion run {recipe}")
+    first = " --from simulate" if settings is not None and is_simulated_first(settings) else ""
+    say(f"nothing is lacking: synapse-diffusion run {recipe}{first}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -45,4 +46,6 @@ def recipe_of(modality: str, recipe: str, set_: list[str] | None) -> Recipe:
 
 def command_line() -> str:
     """The command that is running, for provenance."""
-    return " ".join(["synapse-diffusion", *sys.argv[1:]])
+    program = Path(sys.argv[0])
+    ours = program.name in ("synapse-diffusion", "__main__.py", "-c", "-m")
+    return shlex.join([*(["synapse-diffusion"] if ours else ["python", str(program)]), *sys.argv[1:]])

@@ -5,6 +5,7 @@ All of one person at a time with linear decoders on time bins, then the mean ove
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from synapse_diffusion.figures.scores import draw_generalisation, draw_time_course
 from synapse_diffusion.metrics import (
     Score,
+    chance_limit,
     cross_validated_rdm,
     lda_log_probability,
     max_statistic_p,
@@ -42,7 +44,32 @@ from synapse_diffusion.types import Progress
 BIN_S: Final = 0.02
 DRAWS: Final = 20
 MOST_TRIALS: Final = 4000  # of training, a person: enough for one time bin
-ALPHA: Final = 0.05
+MEASURES: Final = {
+    "auc": "area under the ROC curve, of each class against the rest",
+    "rank_above_chance": "0.5 less the mean rank of the picture seen",
+    "split_half_reliability": "split-half reliability",
+    "similarity_to_targets": "correlation with the targets' dissimilarities",
+}
+"""Names of curves, and what stands at their axes."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A measure over time bins (T,): its values, their family-wise p, chance, and its `chance_limit`."""
+
+    name: str
+    value_T: NDArray[np.float64]
+    p_T: NDArray[np.float64]
+    chance: float
+    limit: float
+
+    @classmethod
+    def of(cls, name: str, value_T: NDArray[np.float64], null: Sequence[NDArray[np.float64]], chance: float) -> Curve:
+        """Against the mean over people of permutations (P, T) each; p and limit are NaN without any."""
+        if not null:
+            return cls(name, value_T, np.full(len(value_T), np.nan), chance, float("nan"))
+        null_PT = np.mean(null, axis=0)
+        return cls(name, value_T, max_statistic_p(value_T, null_PT), chance, chance_limit(null_PT))
 
 
 @dataclass(frozen=True)
@@ -68,10 +95,10 @@ def dynamics(trained: Trained, progress: Progress) -> list[dict[str, Any]]:
         width = max(1, round(BIN_S * source.epochs.sfreq))
         n_bins = source.epochs.n_times // width
         times_s = source.epochs.times[: n_bins * width].reshape(n_bins, width).mean(1)
-        curves: list[tuple[str, NDArray[np.float64], NDArray[np.float64], float]] = []
+        curves: list[Curve] = []
         progress(f"{modality}: time-resolved decoding", 0, 1)
         if setting.task.kind == "classify":
-            curves.append(("auc", *_areas(people, width, trained), 0.5))
+            curves.append(_areas(people, width, trained))
             matrix = np.mean(
                 [temporal_generalisation(p.train_NCT, p.train_N, p.test_NCT, p.test_N, width)[0] for p in people],
                 axis=0,
@@ -81,19 +108,22 @@ def dynamics(trained: Trained, progress: Progress) -> list[dict[str, Any]]:
                 times_s, matrix, 0.5, title, trained.run.folder / f"figures/generalisation_{modality}.png"
             )
         elif setting.task.kind == "retrieve":
-            curves.append(("rank_above_chance", *_rank_gain(people, width, trained, modality), 0.0))
+            curves.append(_rank_gain(people, width, trained, modality))
         curves += _structure(people, width, trained)
-        for name, value_T, p_T, chance in curves:
+        for curve in curves:
+            name, value_T, p_T = curve.name, curve.value_T, curve.p_T
             tables.append(pd.DataFrame({
                 "modality": modality, "measure": name, "time_s": times_s.round(6), "value": value_T, "p": p_T,
             }))  # fmt: skip
             best = int(np.nanargmax(value_T))
-            score = Score(f"peak_{name}", float(value_T[best]), chance, np.nan, np.nan, float(p_T[best]), len(people))
+            score = Score(
+                f"peak_{name}", float(value_T[best]), curve.chance, np.nan, np.nan, float(p_T[best]), len(people)
+            )
             rows.append(score_row(score, task=setting.task.kind, split=TEST, modality=modality, model="linear",
                                   seed=setting.recipe.train.seed))  # fmt: skip
             draw_time_course(
-                times_s, [(name, value_T, p_T < ALPHA if np.isfinite(p_T).all() else None)], chance,
-                name.replace("_", " "), f"{setting.recipe.data.name}, {modality}: mean of {len(people)} people",
+                times_s, value_T, curve.chance, curve.limit, MEASURES[name],
+                f"{setting.recipe.data.name}, {modality}: mean of {len(people)} people",
                 trained.run.folder / f"figures/{name}_{modality}.png",
             )  # fmt: skip
     write_table(pd.concat(tables, ignore_index=True), trained.run.folder / "dynamics.tsv")
@@ -130,8 +160,8 @@ def _people(trained: Trained, modality: str) -> list[_Person]:
     return found
 
 
-def _areas(people: list[_Person], width: int, trained: Trained) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean AUC over people (T,), and p against the largest value over time with concepts exchanged."""
+def _areas(people: list[_Person], width: int, trained: Trained) -> Curve:
+    """Mean AUC over people, and p against the largest value over time with concepts exchanged."""
     settings = trained.setting.recipe.evaluate
     observed, null = [], []
     for person in people:
@@ -140,14 +170,11 @@ def _areas(people: list[_Person], width: int, trained: Trained) -> tuple[NDArray
         if settings.permutations:
             rng = np.random.default_rng(settings.seed)
             null.append(null_areas(score_TNK, person.test_N, person.unit_N, settings.permutations, rng))
-    value_T = np.mean(observed, axis=0)
-    return value_T, max_statistic_p(value_T, np.mean(null, axis=0)) if null else np.full(len(value_T), np.nan)
+    return Curve.of("auc", np.mean(observed, axis=0), null, 0.5)
 
 
-def _rank_gain(
-    people: list[_Person], width: int, trained: Trained, modality: str
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """0.5 less the mean normalised rank of the image seen (T,), by ridge regression of each time bin; p likewise."""
+def _rank_gain(people: list[_Person], width: int, trained: Trained, modality: str) -> Curve:
+    """0.5 less the mean normalised rank of the image seen, by ridge regression of each time bin; p likewise."""
     settings = trained.setting.recipe.evaluate
     observed, null = [], []
     for person in people:
@@ -163,13 +190,10 @@ def _rank_gain(
         if settings.permutations:
             rng = np.random.default_rng(settings.seed)
             null.append(0.5 - null_ranks(score_TNK, truth_N, settings.permutations, rng))
-    value_T = np.mean(observed, axis=0)
-    return value_T, max_statistic_p(value_T, np.mean(null, axis=0)) if null else np.full(len(value_T), np.nan)
+    return Curve.of("rank_above_chance", np.mean(observed, axis=0), null, 0.0)
 
 
-def _structure(
-    people: list[_Person], width: int, trained: Trained
-) -> list[tuple[str, NDArray[np.float64], NDArray[np.float64], float]]:
+def _structure(people: list[_Person], width: int, trained: Trained) -> list[Curve]:
     """Split-half reliability of the test images' mean responses, and their similarity beside that of the targets."""
     settings, task = trained.setting.recipe.evaluate, trained.setting.task
     reliabilities, brains, models = [], [], []
@@ -196,13 +220,11 @@ def _structure(
             models.append((target[:, None] != target).astype(float))
     if not reliabilities:
         return []
-    nothing = np.full(len(reliabilities[0]), np.nan)
-    found = [("split_half_reliability", np.mean(reliabilities, axis=0), nothing, 0.0)]
+    found = [Curve.of("split_half_reliability", np.mean(reliabilities, axis=0), [], 0.0)]
     if all(model.shape == models[0].shape and np.allclose(model, models[0]) for model in models):
         rng = np.random.default_rng(settings.seed)
-        found.append(
-            ("similarity_to_targets", *rsa(np.mean(brains, axis=0), models[0], settings.permutations, rng), 0.0)
-        )
+        value_T, p_T, limit = rsa(np.mean(brains, axis=0), models[0], settings.permutations, rng)
+        found.append(Curve("similarity_to_targets", value_T, p_T, 0.0, limit))
     return found
 
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from synapse_diffusion.figures.saving import save
+from synapse_diffusion.types import Folder
 
 
-def draw_pictures(columns: Mapping[str, NDArray[np.uint8]], path: Path | None = None) -> Figure:
+def draw_pictures(columns: Mapping[str, NDArray[np.uint8]], path: Folder | None = None) -> Figure:
     """A grid: each column's pictures (N, 3, H, W) below its name, one row an image; drawn without interpolation."""
     size = next(iter(columns.values())).shape
     scale = max(1, 64 // size[2])

@@ -9,11 +9,12 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from synapse_diffusion.store.files import whole
+from synapse_diffusion.types import Folder
 
 COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")  # Okabe and Ito
 
 
-def finish(figure: Figure, axis: mpl.axes.Axes, title: str, path: Path | None, *, legend: bool) -> Figure:
+def finish(figure: Figure, axis: mpl.axes.Axes, title: str, path: Folder | None, *, legend: bool) -> Figure:
     """Title, plain axes and a legend below; then `save`."""
     figure.suptitle(title, fontsize=11)
     axis.tick_params(labelsize=9)
@@ -23,9 +24,9 @@ def finish(figure: Figure, axis: mpl.axes.Axes, title: str, path: Path | None, *
     return save(figure, path)
 
 
-def save(figure: Figure, path: Path | None) -> Figure:
+def save(figure: Figure, path: Folder | None) -> Figure:
     """As a PNG, whole or not at all, where `path` says."""
     if path is not None:
-        with whole(path) as part:
+        with whole(Path(path)) as part:
             figure.savefig(part, format="png", dpi=130)
     return figure

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
@@ -12,10 +11,11 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from synapse_diffusion.figures.saving import COLOURS, finish, save
+from synapse_diffusion.types import Folder
 
 
 def draw_confusions(
-    counts: Sequence[tuple[str, NDArray[np.int64]]], classes: Sequence[str], title: str, path: Path | None = None
+    counts: Sequence[tuple[str, NDArray[np.int64]]], classes: Sequence[str], title: str, path: Folder | None = None
 ) -> Figure:
     """For each (caption, counts (K, K)) a row of two panels: counts, and shares of each true class with chance."""
     n_classes = len(classes)
@@ -60,7 +60,7 @@ def _matrix(
     return image
 
 
-def draw_curve(curve: pd.DataFrame, path: Path | None = None) -> Figure:
+def draw_curve(curve: pd.DataFrame, path: Folder | None = None) -> Figure:
     """Training and validation loss and validation score over steps, one line a fold, model and member."""
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     loss, accuracy = figure.subplots(1, 2)
@@ -71,48 +71,34 @@ def draw_curve(curve: pd.DataFrame, path: Path | None = None) -> Figure:
         accuracy.plot(part["step"], part["validation_score"], color="tab:blue", alpha=0.8)
     loss.set(xlabel="step", ylabel="loss (nats; validation: calibrated)")
     loss.legend(frameon=False)
-    accuracy.set(xlabel="step", ylabel="score, validation")
+    accuracy.set(xlabel="step", ylabel="validation score")
     return save(figure, path)
 
 
 def draw_time_course(
-    times_s: NDArray[np.float64],
-    curves: Sequence[tuple[str, NDArray[np.float64], NDArray[np.bool_] | None]],
-    chance: float,
-    ylabel: str,
-    title: str,
-    path: Path | None = None,
-) -> Figure:
-    """For each (name, values (T,), significant (T,) or None) a line; a bar of its colour where it is significant."""
+    times_s: NDArray[np.float64], value_T: NDArray[np.float64], chance: float, limit: float, ylabel: str, title: str,
+    path: Folder | None = None,
+) -> Figure:  # fmt: skip
+    """A line, chance, and in grey what chance stays under in 95 % of permutations, anywhere; NaN: no permutations."""
     figure = Figure(figsize=(7.5, 4), layout="constrained")
     axis = figure.subplots()
     ms = times_s * 1000
-    for k, (name, value_T, _) in enumerate(curves):
-        axis.plot(ms, value_T, color=COLOURS[k % len(COLOURS)], linewidth=1.6, label=name)
-    marked = [(k, at_T) for k, (_, _, at_T) in enumerate(curves) if at_T is not None]
-    bottom, top = axis.get_ylim()
-    bottom, top = min(bottom, chance), max(top, chance)
-    row = 0.04 * (top - bottom)
-    step = float(ms[1] - ms[0]) if len(ms) > 1 else 1.0
-    for place, (k, at_T) in enumerate(marked):
-        y = bottom - (place + 0.5) * row
-        axis.broken_barh(
-            [(start - step / 2, step) for start in ms[at_T]],
-            (y - 0.3 * row, 0.6 * row),
-            color=COLOURS[k % len(COLOURS)],
-        )
-    axis.set_ylim(bottom - (len(marked) + 0.3) * row, top)
+    axis.plot(ms, value_T, color=COLOURS[0], linewidth=1.6)
+    known = np.isfinite(limit)
+    if known:
+        axis.axhspan(chance - (limit - chance), limit, color="0.88", linewidth=0, zorder=0)
     _chance_line(axis, chance, "h")
     if ms[0] < 0 < ms[-1]:
         axis.axvline(0, color="0.4", linewidth=0.8)
-    axis.set_xlim(ms[0] - step / 2, ms[-1] + step / 2)
-    below = "; bars: significant" if marked else ""
-    axis.set(xlabel=f"ms after onset{below}", ylabel=ylabel)
-    return finish(figure, axis, title, path, legend=True)
+    half = float(ms[1] - ms[0]) / 2 if len(ms) > 1 else 0.5
+    axis.set_xlim(ms[0] - half, ms[-1] + half)
+    band = "; grey: chance, in 95 % of permutations, at any time" if known else ""
+    axis.set(xlabel=f"ms after onset{band}", ylabel=ylabel)
+    return finish(figure, axis, title, path, legend=False)
 
 
 def draw_generalisation(
-    times_s: NDArray[np.float64], value_TT: NDArray[np.float64], chance: float, title: str, path: Path | None = None
+    times_s: NDArray[np.float64], value_TT: NDArray[np.float64], chance: float, title: str, path: Folder | None = None
 ) -> Figure:
     """Area under the ROC curve of decoders trained at one time (up) and tested at another (right), chance in white."""
     figure = Figure(figsize=(5.2, 4.3), layout="constrained")
@@ -135,7 +121,10 @@ def draw_generalisation(
 
 
 def draw_retrieval(
-    curves: Mapping[str, Sequence[tuple[int, float, float, float]]], chance: float, title: str, path: Path | None = None
+    curves: Mapping[str, Sequence[tuple[int, float, float, float]]],
+    chance: float,
+    title: str,
+    path: Folder | None = None,
 ) -> Figure:
     """For each model a line through its (repeats averaged, top-1, low, high), with the intervals as bands."""
     figure = Figure(figsize=(6, 4.2), layout="constrained")
@@ -160,7 +149,7 @@ def draw_learning(
     chance: float,
     ylabel: str,
     title: str,
-    path: Path | None = None,
+    path: Folder | None = None,
 ) -> Figure:
     """For each (caption, curves, levels) a panel: for each model a line through its (labelled trials, value, low, high)
     with its interval, equal distances between numbers of trials, and a dotted line at each level."""
@@ -191,7 +180,7 @@ def draw_learning(
 
 
 def draw_bars(
-    rows: Sequence[tuple[str, float, float, float]], chance: float, title: str, path: Path | None = None
+    rows: Sequence[tuple[str, float, float, float]], chance: float, title: str, path: Folder | None = None
 ) -> Figure:
     """For each (name, value, low, high) a bar across with its interval, the first on top; values are written beside.
 

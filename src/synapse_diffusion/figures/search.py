@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
@@ -12,6 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from synapse_diffusion.figures.saving import COLOURS, save
+from synapse_diffusion.types import Folder
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Axis:
     marks: Mapping[float, str]
 
 
-def draw_search(axes: Sequence[Axis], losses: Sequence[tuple[float, bool]], path: Path | None = None) -> Figure:
+def draw_search(axes: Sequence[Axis], losses: Sequence[tuple[float, bool]], path: Folder | None = None) -> Figure:
     """Parallel coordinates: one line a trial over all settings to its loss, the best one thick; those that were ended
     early dashed. `losses`: loss (NaN: none) and whether the trial finished."""
     figure = Figure(figsize=(1.8 * len(axes) + 2.4, 4.2), layout="constrained")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import matplotlib as mpl
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.signal import find_peaks
 
 from synapse_diffusion.figures.saving import COLOURS, save
+from synapse_diffusion.types import Folder
 
 SHOWN_UNITS: Final = {"V": ("µV", 1e6), "T": ("fT", 1e15), "T/m": ("fT/cm", 1e13)}
 MIN_TOPOGRAPHY: Final = 8  # sensors; fewer leave the map to the interpolation
@@ -40,9 +40,9 @@ class Evoked:
         return int(np.isfinite(self.position_C3).all(1).sum())
 
 
-def draw_evoked(evoked: Sequence[Evoked], title: str, path: Path | None = None) -> Figure:
+def draw_evoked(evoked: Sequence[Evoked], title: str, path: Folder | None = None) -> Figure:
     """A row each: all sensors over time with the global field power, the sensors' places, maps at its largest peaks."""
-    figure = Figure(figsize=(12, 2.7 * len(evoked) + 0.5), layout="constrained")
+    figure = Figure(figsize=(10.8, 2.7 * len(evoked) + 0.5), layout="constrained")
     figure.suptitle(title, fontsize=11)
     peaks = [_peaks(one.mean_CT.std(0), one.times_s) for one in evoked]
     mapped = [at if one.n_known >= MIN_TOPOGRAPHY else [] for one, at in zip(evoked, peaks, strict=True)]
@@ -154,7 +154,7 @@ def _topographies(
 def draw_contributions(
     times_s: NDArray[np.float64], total_CT: NDArray[np.float64], windows_s: Sequence[tuple[float, float]],
     share_CW: NDArray[np.float64], position_C3: NDArray[np.float64], title: str,
-    path: Path | None = None,
+    path: Folder | None = None,
 ) -> Figure:  # fmt: skip
     """What each latency contributes to the fall of the loss, all sensors together, and a map of the sensors for each
     window; a matrix where fewer than 8 positions are known."""

@@ -11,6 +11,7 @@ from synapse_diffusion.metrics.classification import (
     permute_units,
 )
 from synapse_diffusion.metrics.dynamics import (
+    chance_limit,
     lda_log_probability,
     max_statistic_p,
     null_areas,
@@ -67,6 +68,7 @@ __all__ = [
     "bootstrap_interval",
     "by_concept",
     "calibrate",
+    "chance_limit",
     "classes_of",
     "classification_scores",
     "colour_score",

@@ -168,6 +168,13 @@ def null_ranks(score_TNK: Array, truth_N: Labels, permutations: int, rng: np.ran
     return np.stack(nulls, axis=1)
 
 
+def chance_limit(null_PT: Array, alpha: float = 0.05) -> float:
+    """The value over which `max_statistic_p` is at most alpha: of chance's largest, anywhere, hardly one is larger."""
+    largest_P = np.sort(null_PT.reshape(len(null_PT), -1).max(1))
+    below = int(np.ceil((1 - alpha) * (1 + len(largest_P)) - 1e-9))
+    return float(largest_P[below - 1]) if below <= len(largest_P) else float("inf")
+
+
 def max_statistic_p(observed_T: Array, null_PT: Array) -> Array:
     """p of each place against the largest value anywhere in each permutation: family-wise error is held.
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import pdist, squareform
 from scipy.stats import rankdata
 
-from synapse_diffusion.metrics.dynamics import max_statistic_p
+from synapse_diffusion.metrics.dynamics import chance_limit, max_statistic_p
 
 Array = NDArray[np.float64]
 Floats = NDArray[np.floating[Any]]
@@ -39,8 +39,8 @@ def cross_validated_rdm(first_KCT: Floats, second_KCT: Floats) -> Array:
     return np.asarray(squared_TKK / first_TKC.shape[2])
 
 
-def rsa(brain_TKK: Floats, model_KK: Floats, permutations: int, rng: np.random.Generator) -> tuple[Array, Array]:
-    """Spearman correlation (T,) of the brain's dissimilarities with a model's, and its family-wise p (T,).
+def rsa(brain_TKK: Floats, model_KK: Floats, permutations: int, rng: np.random.Generator) -> tuple[Array, Array, float]:
+    """Spearman correlation (T,) of the brain's dissimilarities with a model's, its family-wise p (T,), `chance_limit`.
 
     A permutation deals the model's images anew, rows and columns together: the pairs are not exchangeable, as
     they share images. p is one-sided against the largest over time, NaN without permutations.
@@ -50,12 +50,12 @@ def rsa(brain_TKK: Floats, model_KK: Floats, permutations: int, rng: np.random.G
     brain_TM = np.stack([_standard(rankdata(brain_KK[upper])) for brain_KK in brain_TKK])
     observed_T = brain_TM @ rank_KK[upper]
     if not permutations:
-        return observed_T, np.full(len(observed_T), np.nan)
+        return observed_T, np.full(len(observed_T), np.nan), float("nan")
     null_PT = np.empty((permutations, len(observed_T)))
     for row in null_PT:
         order_K = rng.permutation(len(model_KK))
         row[:] = brain_TM @ rank_KK[order_K][:, order_K][upper]
-    return observed_T, max_statistic_p(observed_T, null_PT)
+    return observed_T, max_statistic_p(observed_T, null_PT), chance_limit(null_PT)
 
 
 def _standard(x_M: Array) -> Array:

@@ -154,7 +154,8 @@ def _people(contents: Contents) -> Check:
     note = f"; {row['note']}" if row.get("note") else ""
     good = row["low_people"] > row["chance"]
     numbers = f"{value(row)}, interval over people and pictures {interval(people)}, chance {value(row, 'chance')}{note}"
-    return Check("Holds over people, not only these", _state(good), numbers)
+    state: State = "note" if row.get("note") and good else _state(good)
+    return Check("Holds over people, not only these", state, numbers)
 
 
 def _seeds(contents: Contents) -> Check:

@@ -94,8 +94,9 @@ def thumbnail(path: Path, alt: str, level: tuple[int, int] = LEVELS[0]) -> Pictu
 
 
 def reconstructions(contents: Contents, n_runs: int) -> Reconstructions | None:
-    """The run's latest reconstruction; None where there is none."""
-    folders = sorted(contents.run.folder.glob("reconstruction-*/pictures"), key=lambda path: path.stat().st_mtime)
+    """The reconstruction that was scored last; None where there is none."""
+    scored = sorted(contents.run.folder.glob("reconstruction-*/columns.json"), key=lambda path: path.stat().st_mtime)
+    folders = [path.parent / "pictures" for path in scored]
     if not folders:
         return None
     columns = _columns(folders[-1])
@@ -111,6 +112,8 @@ def reconstructions(contents: Contents, n_runs: int) -> Reconstructions | None:
     kept = evenly(images, max(1, int(share * len(images))))
     note += "" if len(kept) == len(images) else f"{len(kept)} of {len(images)} pictures are shown, evenly spaced. "
     note += "" if len(folders) == 1 else f"The latest of {len(folders)} reconstructions. "
+    if "other_person" in contents.recipe.reconstruct.controls and not (folders[-1] / "other_person").exists():
+        note += "None is drawn with another person's weights: all people here share one set. "
     drawn = tuple(Drawn(name, _cells(name, columns, level)) for name in kept)
     numbers = sorted({k for one in drawn for cell in one.cells for k, _ in cell.versions if k})
     return Reconstructions(drawn, tuple(map(_plain, evenly(drawn, FIRST))), tuple(numbers), note.strip())

@@ -42,8 +42,18 @@ CAPTIONS: Final = {
     "gradients): all sensors over time, and maps. Red: the decoder needs them.",
     "maps_meg": "What MEG sensors and latencies contribute to the fall of the validation loss (integrated "
     "gradients): all sensors over time, and maps. Red: the decoder needs them.",
-    "curve": "Training and validation loss and the validation score over the steps.",
+    "curve": "Training and validation loss and the validation score over the steps; one line a fold and member.",
 }
+TIMED: Final = {
+    "auc": "Decoded from each moment alone, mean over people. Grey: chance",
+    "rank_above_chance": "The picture found from each moment alone, mean over people: 0 is chance, in grey with its "
+    "spread",
+    "split_half_reliability": "How alike responses to one picture are in two halves of its trials, at each moment",
+    "similarity_to_targets": "How alike pictures that are alike as targets are in the brain, at each moment. Grey: "
+    "chance",
+    "generalisation": "Decoders of one moment (up) asked at every other (right); white is chance",
+}
+"""Captions of figures over time, by name."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +62,7 @@ class Bar:
 
     name: str
     row: Row
+    zero: float
     value: float
     low: float
     high: float
@@ -84,11 +95,12 @@ class Page:
     question: str
     scope: str
     reconstructions: Reconstructions | None
-    drawn_answer: Row | None
+    drawn_answer: tuple[str, str] | None
     drawn: tuple[Scores, ...]
     scores: tuple[Scores, ...]
     people: tuple[Scores, ...]
     fusion: tuple[Scores, ...]
+    meanings: tuple[tuple[str, str], ...]
     parts: tuple[Part, ...]
     found: tuple[Found, ...]
     found_note: str
@@ -124,6 +136,7 @@ def page_of(contents: Contents, n_runs: int, say: Say, progress: Progress) -> Pa
         scores=_of_models(contents),
         people=_of_people(contents),
         fusion=_of_fusion(contents),
+        meanings=words.meanings(contents),
         parts=tuple(_parts(contents)),
         found=tuple(found),
         found_note=note,
@@ -165,14 +178,14 @@ def _by_repeats(rows: Sequence[Row], caption: str, names: Sequence[str] | None =
 
 def _bars(rows: Sequence[Row], names: Sequence[str]) -> tuple[Bar, ...]:
     numbers = [row[key] for row in rows for key in ("value", "low", "high", "chance") if row[key] is not None]
-    near, far = min([0.0, *numbers]), max(numbers)
+    near, far = min([0.0, *numbers]), max([0.0, *numbers])
     span = (far - near) or 1.0
 
     def place(x: float | None) -> float:
         return 0.0 if x is None else round(100 * (float(x) - near) / span, 1)
 
     return tuple(
-        Bar(name, row, *(place(row[key]) for key in ("value", "low", "high", "chance")))
+        Bar(name, row, place(0.0), *(place(row[key]) for key in ("value", "low", "high", "chance")))
         for name, row in zip(names, rows, strict=True)
     )
 
@@ -181,7 +194,7 @@ def _of_models(contents: Contents) -> tuple[Scores, ...]:
     rows = [row for row in contents.scores if row["person"] == "all"]
     caption = f"{words.METRIC[contents.metric]} on test: every model, then controls; lines are 95 % intervals"
     if any(row["model"] == "observer" for row in rows):
-        caption += "; the observer knows how the study was simulated, no decoder can be better than it"
+        caption += "; the observer knows how the study was simulated: on the average nobody can do better from trials"
     return _by_repeats(rows, caption)
 
 
@@ -225,21 +238,23 @@ def _of_reconstructions(contents: Contents) -> tuple[Scores, ...]:
     for metric in dict.fromkeys(row["metric"] for row in mine):
         plain = [row for row in mine if row["metric"] == metric and " - " not in row["model"]]
         lead = [row for row in mine if row["metric"] == metric and " - " in row["model"]]
-        for rows, what in ((plain, f"{metric}"), (lead, f"{metric}, paired differences")):
+        for rows, more in ((lead, ", paired differences"), (plain, "")):
             if rows:
                 names = [_drawn_from(row["model"]) for row in rows]
-                found.append(Scores(what, f"{what}, brain: {words.repeats(largest)}", _bars(rows, names)))
+                found.append(Scores(words.drawn(metric) + more, f"brain: {words.repeats(largest)}", _bars(rows, names)))
     return tuple(found)
 
 
-def _two_way(contents: Contents) -> Row | None:
+def _two_way(contents: Contents) -> tuple[str, str] | None:
     """What the brain adds to two-way identification by pixels, from the most repeats; None without reconstructions."""
     mine = [
         row for row in contents.rows
         if row["task"] == "reconstruct" and row["metric"] == "two_way pixels" and row["person"] == "all"
-        if row["model"] == "brain" and row["control"] == "none"
     ]  # fmt: skip
-    return max(mine, key=lambda row: int(row["k_repeats"]), default=None)
+    of = {row["model"]: row for row in sorted(mine, key=lambda row: int(row["k_repeats"]))}
+    if not {"brain", "none", "brain - none"} <= set(of):
+        return None
+    return words.brain_adds(of["brain - none"], of["brain"], of["none"])
 
 
 def _drawn_from(model: str) -> str:
@@ -261,7 +276,7 @@ def _parts(contents: Contents) -> list[Part]:
 def _figure(contents: Contents, path: Path, caption: str) -> Picture:
     if not caption:
         name, _, modality = path.stem.rpartition("_")
-        caption = f"{name.replace('_', ' ')} of {modality.upper()} over time after onset; chance is dashed."
+        caption = f"{TIMED.get(name, name.replace('_', ' '))}, {modality.upper()}."
     return pictures.figure(path, f"{caption} {_numbers(contents, path.stem)}".strip(), caption)
 
 

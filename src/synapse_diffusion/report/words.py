@@ -13,6 +13,30 @@ MODALITY: Final = {"eeg": "EEG", "meg": "MEG", "comb": "EEG and MEG together"}
 METRIC: Final = {"balanced_accuracy": "balanced accuracy", "auc": "mean AUC", "top1": "top-1"}
 PERCENT: Final = ("balanced_accuracy", "accuracy", "top1", "top5", "two_way", "right_more_often", "concept_top")
 SHOWN_NAMES: Final = 12
+DRAWN: Final = {
+    "pixcorr": "PixCorr, correlation of pixels", "ssim": "SSIM, structural similarity",
+    "mean_colour": "correlation of mean colour over pictures", "two_way": "two-way identification",
+    "two_way_within_category": "two-way identification within a category", "top1": "true picture found among all",
+}  # fmt: skip
+MEANINGS: Final = {
+    "linear": "shrinkage LDA or ridge regression, the baseline",
+    "encoding": "a linear model from pictures to responses, asked which picture explains the trial best",
+    "observer": "knows how the study was simulated; no decoder of trials is better on the average",
+    "prestimulus": "control: the time before the picture",
+    "noise": "control: noise as input",
+    "mean": "control: the mean of all trials as input, so always one answer",
+    "wrong_person": "another person's weights",
+    "shuffled_labels": "control: trained on labels that were dealt at random",
+    "image_features": "control without a brain: what oriented energy and colour of the picture tell",
+    "sum": "sum of both modalities' calibrated log likelihoods",
+    "shuffled": "drawn from another trial's signal",
+    "no_brain": "no brain: drawn by the same generator with the same noise, from nothing",
+    "other_person": "drawn with another person's weights",
+    "true": "true vector: drawn from the picture's own numbers, the ceiling of what a brain could say",
+    "autoencoder": "autoencoder alone: the picture encoded and decoded; no generator can do better",
+    "nearest": "nearest in training: the training picture nearest to what the brain says",
+}
+"""Of models and controls, as they are called in scores.json."""
 
 
 def question(contents: Contents) -> str:
@@ -57,6 +81,29 @@ def answer(row: Row) -> str:
     }.get(row["metric"], row["metric"])  # fmt: skip
     p = f"; {holm(row)}" if row["p"] is not None or row.get("p_holm") is not None else ""
     return f"{what}: {value(row)}, 95 % interval {interval(row)}, chance {value(row, 'chance')}{p}"
+
+
+def brain_adds(difference: Row, brain: Row, none: Row) -> tuple[str, str]:
+    """The headline of reconstructions, brain minus no brain, and its figures."""
+    more = difference["low"] is not None and difference["low"] > 0
+    said = "more than without a brain" if more else "not shown to be more than without a brain"
+    return f"Pictures drawn from {repeats(brain['k_repeats'])}: {said}", (
+        "told from another by its pixels, the drawn picture is nearer to the one that was seen more often by "
+        f"{value(difference)}, 95 % interval {interval(difference)} (from the brain {value(brain)}, {holm(brain)}; "
+        f"without {value(none)}; chance {value(brain, 'chance')})"
+    )
+
+
+def drawn(metric: str) -> str:
+    """A metric of reconstructions, and by which features."""
+    name, _, features = metric.partition(" ")
+    return DRAWN.get(name, name.replace("_", " ")) + (f", by {features}" if features else "")
+
+
+def meanings(contents: Contents) -> tuple[tuple[str, str], ...]:
+    """What the names of models and controls on the page mean, those that occur."""
+    there = {str(row[key]) for row in contents.rows for key in ("model", "control")}
+    return tuple((name.replace("_", " "), what) for name, what in MEANINGS.items() if name in there)
 
 
 def repeats(k: int) -> str:

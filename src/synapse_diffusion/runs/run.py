@@ -15,6 +15,7 @@ from synapse_diffusion.metrics import Score
 from synapse_diffusion.models.fusion import FUSED
 from synapse_diffusion.runs.files import RunFiles
 from synapse_diffusion.splits import TEST, VALIDATION
+from synapse_diffusion.types import Folder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -80,13 +81,13 @@ class Run(RunFiles):
         counts = pd.crosstab(decisions["label"], decisions["predicted"])
         return counts.reindex(index=classes, columns=classes, fill_value=0).rename_axis(index="seen", columns="decoded")
 
-    def draw_curve(self, path: Path | None = None) -> Figure:
+    def draw_curve(self, path: Folder | None = None) -> Figure:
         """Losses and the validation score over steps; `path`: also into this file, here and below."""
         from synapse_diffusion.figures.scores import draw_curve
 
         return draw_curve(self.curve, path)
 
-    def draw_confusion(self, split: str = TEST, path: Path | None = None) -> Figure:
+    def draw_confusion(self, split: str = TEST, path: Folder | None = None) -> Figure:
         """Confusion matrices of the run's decoder, for single trials and means, as counts and as shares with chance."""
         from synapse_diffusion.figures.scores import draw_confusions
 
@@ -104,7 +105,7 @@ class Run(RunFiles):
         title = f"{split}: {self.decoder} decoder, {self.recipe.data.name} ({people})"
         return draw_confusions(counts, self.provenance["classes"], title, path)
 
-    def draw_models(self, k_repeats: int = 1, path: Path | None = None) -> Figure:
+    def draw_models(self, k_repeats: int = 1, path: Folder | None = None) -> Figure:
         """Every decoder's main test score with its interval, and every control's, beside chance."""
         from synapse_diffusion.figures.scores import draw_bars
 
@@ -117,7 +118,7 @@ class Run(RunFiles):
         title = f"test: {SHOWN[MAIN_METRIC[self.task]]}{_among(plain)}, {self.recipe.data.name}, {caption(k_repeats)}"
         return draw_bars(bars, chance, title, path)
 
-    def draw_retrieval(self, path: Path | None = None) -> Figure:
+    def draw_retrieval(self, path: Folder | None = None) -> Figure:
         """How often the picture is found, over the number of repeats averaged, by every decoder. Raises `RunError`."""
         from synapse_diffusion.figures.scores import draw_retrieval
 

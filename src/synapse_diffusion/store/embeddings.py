@@ -22,7 +22,7 @@ from safetensors.numpy import save_file
 
 from synapse_diffusion.errors import MissingError, StoreError
 from synapse_diffusion.store.files import file_digest, read_table, whole, write_json, write_table
-from synapse_diffusion.types import NOT_AVAILABLE
+from synapse_diffusion.types import NOT_AVAILABLE, Folder
 
 FORMAT: Final = "synapse-diffusion embedding table"
 VERSION: Final = 1
@@ -73,12 +73,13 @@ def true_rows(image_ids: Sequence[str], concepts: Sequence[str]) -> pd.DataFrame
 
 
 def write_embeddings(
-    table: EmbeddingTable, folder: Path, tables: Mapping[str, pd.DataFrame] | None = None, key: str = ""
+    table: EmbeddingTable, folder: Folder, tables: Mapping[str, pd.DataFrame] | None = None, key: str = ""
 ) -> None:
     """Write a table as `folder`, in place of what is there; `tables` (by file name) are kept beside it.
 
     What lies in the folder's draft (`unfinished`) is gone afterwards. Raises `MissingError` where it cannot be written.
     """
+    folder = Path(folder)
     draft = unfinished(folder) / "table"
     try:
         shutil.rmtree(draft, ignore_errors=True)
@@ -104,11 +105,12 @@ def write_embeddings(
         raise MissingError(f"{folder}: cannot be written: {error}; free some space or set paths.embeddings") from None
 
 
-def open_embeddings(folder: Path, layers: Sequence[str] = ()) -> EmbeddingTable:
+def open_embeddings(folder: Folder, layers: Sequence[str] = ()) -> EmbeddingTable:
     """Open and check a table; only `layers` where they are given.
 
     Raises `StoreError` naming the file that is missing, damaged, or does not fit the others.
     """
+    folder = Path(folder)
     manifest = read_embeddings_manifest(folder)
     for name, expected in manifest["checksums"].items():
         if not (folder / name).is_file():

@@ -23,7 +23,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from synapse_diffusion.errors import BusyError, MissingError, StoreError
-from synapse_diffusion.types import TRIAL_COLUMNS, Segment, SensorArray
+from synapse_diffusion.types import TRIAL_COLUMNS, Folder, Segment, SensorArray
 
 if sys.platform != "win32":
     import fcntl
@@ -141,8 +141,9 @@ def locked(path: Path, folder: Path) -> Iterator[None]:
         file.close()
 
 
-def find_stores(root: Path, dataset: str) -> list[Path]:
+def find_stores(root: Folder, dataset: str) -> list[Path]:
     """Folders of all finished stores of a data set, sorted. Raises `StoreError` where there is none."""
+    root = Path(root)
     found = sorted(path.parent for path in (root / dataset).glob("sub-*/ses-*/run-*/manifest.json"))
     if not found:
         raise StoreError(f"{root / dataset}: no signal store; run `synapse-diffusion convert` with this recipe")
@@ -194,11 +195,12 @@ def content_digest(manifest: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(manifest["checksums"], sort_keys=True).encode()).hexdigest()
 
 
-def open_store(folder: Path, *, verify_signal: bool = True) -> SignalStore:
+def open_store(folder: Folder, *, verify_signal: bool = True) -> SignalStore:
     """Open and check a store; the signal's checksum is the only slow check (0.2 s a recording of EEG1).
 
     Raises `StoreError` naming the file that is missing, cut short or edited.
     """
+    folder = Path(folder)
     manifest = read_manifest(folder)
     again = "; delete the folder and convert this recording again"
     for name, expected in manifest["checksums"].items():
