@@ -91,14 +91,14 @@ def print_pictures(rows: list[dict[str, Any]], folder: Path) -> None:
     from rich.table import Table
 
     table = Table(title="reconstructions of the test images")
-    for name in ("pictures from", "repeats", "metric", "value", "95 % interval", "chance", "p"):
+    for name in ("pictures from", "repeats", "metric", "value", "95 % interval", "chance", "p", "Holm"):
         table.add_column(name, justify="left" if name in ("pictures from", "metric") else "right")
     for row in rows:
         if row["person"] != "all" or row["metric"] not in PICTURE_METRICS:
             continue
         interval = "" if row["low"] is None else f"{row['low']:.3f} .. {row['high']:.3f}"
-        p = "" if row["p"] is None else f"{row['p']:.4f}"
-        values = (f"{row['value']:.3f}", interval, f"{row['chance']:.3f}", p)
+        p, holm = ("" if row.get(name) is None else f"{row[name]:.4f}" for name in ("p", "p_holm"))
+        values = (f"{row['value']:.3f}", interval, f"{row['chance']:.3f}", p, holm)
         table.add_row(row["model"].replace("_", " "), str(row["k_repeats"] or ""), row["metric"], *values)
     show(table)
     for path in sorted(folder.glob("*.png")):

@@ -17,7 +17,6 @@ from synapse_diffusion.metrics import (
     classification_scores,
     csls,
     hits,
-    holm,
     paired_difference,
     people_interval,
     permute_blocks,
@@ -26,8 +25,7 @@ from synapse_diffusion.metrics import (
     retrieval_scores,
     sinkhorn,
 )
-from synapse_diffusion.runs import CLAIMS, score_row
-from synapse_diffusion.splits import TEST
+from synapse_diffusion.runs import score_row
 from synapse_diffusion.training.decisions import ABOUT, columns, first_rows
 from synapse_diffusion.training.examples import Asked
 from synapse_diffusion.training.setting import Index, Setting
@@ -181,21 +179,6 @@ def difference_rows(setting: Setting, answers: Sequence[Answered], split: str, o
             about = _about(setting, replace(answers[mine], model=f"{ours} - {answers[other].model}"), split, "all")
             rows.append(_row(score, **about, gallery=answers[mine].score_NK.shape[1]))
     return rows
-
-
-def with_holm(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows with `p_holm`: p adjusted within a family of what one run claims of its test part.
-
-    One family are the scores over all people: every model, metric, number of repeats and gallery; another those of
-    single people, all of them together. Controls claim nothing; validation was chosen on; neither is adjusted.
-    """
-    adjusted = [dict(row) for row in rows]
-    claims = [row for row in adjusted if row["split"] == TEST and row["control"] in CLAIMS and row["p"] is not None]
-    for of_all in (True, False):
-        family = [row for row in claims if (row["person"] == "all") == of_all]
-        for row, p in zip(family, holm(np.array([row["p"] for row in family], dtype=float)), strict=True):
-            row["p_holm"] = float(p)
-    return adjusted
 
 
 def _difference_over_people(cells: pd.DataFrame, n_draws: int, rng: np.random.Generator) -> tuple[float, float]:

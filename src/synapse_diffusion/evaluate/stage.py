@@ -24,10 +24,9 @@ from synapse_diffusion.evaluate.scoring import (
     joined,
     score_rows,
     with_aligned,
-    with_holm,
 )
 from synapse_diffusion.models.fusion import FUSED
-from synapse_diffusion.runs import Run
+from synapse_diffusion.runs import Run, with_holm
 from synapse_diffusion.splits import TEST, VALIDATION
 from synapse_diffusion.store.embeddings import EmbeddingTable
 from synapse_diffusion.training.decisions import decision_table, gallery_of

@@ -27,7 +27,7 @@ from synapse_diffusion.metrics import (
     two_way_within,
 )
 from synapse_diffusion.metrics.pictures import mean_colour, pixcorr_table, ssim_table
-from synapse_diffusion.runs import score_row
+from synapse_diffusion.runs import score_row, with_holm
 from synapse_diffusion.splits import TEST
 
 Array = NDArray[np.float64]
@@ -95,7 +95,7 @@ def score(
         about = _about(*key, modality)
         rows += [score_row(_score(name, table, settings), **about) for name, table in tables[key].items()]
         rows.append(score_row(_colour(*colours[key], settings), **about))
-    return rows + _over_people(tables, colours, settings, modality)
+    return with_holm(rows + _over_people(tables, colours, settings, modality))
 
 
 def _tables(

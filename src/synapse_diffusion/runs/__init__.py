@@ -2,7 +2,7 @@
 
 from synapse_diffusion.runs.files import NEEDED, Scalers
 from synapse_diffusion.runs.making import Given, begin_run, open_run, prepare_run, run_of, untrained
-from synapse_diffusion.runs.run import CLAIMS, MAIN_METRIC, SHOWN, Run, bar, caption, score_row
+from synapse_diffusion.runs.run import CLAIMS, MAIN_METRIC, SHOWN, Run, bar, caption, score_row, with_holm
 from synapse_diffusion.runs.tensors import load_tensors, save_atomically
 
 __all__ = [
@@ -23,4 +23,5 @@ __all__ = [
     "save_atomically",
     "score_row",
     "untrained",
+    "with_holm",
 ]

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from synapse_diffusion.errors import RunError
-from synapse_diffusion.metrics import Score
+from synapse_diffusion.metrics import Score, holm
 from synapse_diffusion.models.fusion import FUSED
 from synapse_diffusion.runs.files import RunFiles
 from synapse_diffusion.splits import TEST, VALIDATION
@@ -176,3 +176,18 @@ def score_row(score: Score, **about: Any) -> dict[str, Any]:
     }  # fmt: skip
     values = {**columns, **about, **asdict(score)}
     return {name: None if isinstance(value, float) and np.isnan(value) else value for name, value in values.items()}
+
+
+def with_holm(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows with `p_holm`: p adjusted within a family of what one run claims of its test part.
+
+    One family are the scores over all people: every model, metric, number of repeats and gallery; another those of
+    single people, all of them together. Controls claim nothing; validation was chosen on; neither is adjusted.
+    """
+    adjusted = [dict(row) for row in rows]
+    claims = [row for row in adjusted if row["split"] == TEST and row["control"] in CLAIMS and row["p"] is not None]
+    for of_all in (True, False):
+        family = [row for row in claims if (row["person"] == "all") == of_all]
+        for row, p in zip(family, holm(np.array([row["p"] for row in family], dtype=float)), strict=True):
+            row["p_holm"] = float(p)
+    return adjusted
