@@ -117,3 +117,18 @@ def test_a_decoder_of_ones_own(study: Path, tmp_path: Path, monkeypatch: pytest.
     built = decoders.build(Shape(4, 20, 3, 1, 100.0), small(study, "model.name=mean", "model.dropout=0.5").model)
     assert built.dropout == 0.5
     assert built(torch.zeros(2, 4, 20), torch.zeros(2, dtype=torch.long)).shape == (2, 3)
+
+
+def test_paths_are_text_too_and_faults_are_sentences(scored: Run, study: Path, tmp_path: Path) -> None:
+    stores = synapse_diffusion.find_stores(str(study / "stores"), "small")
+    opened = [synapse_diffusion.open_store(str(folder)) for folder in stores]
+    scored.draw_curve(str(tmp_path / "curve.png"))
+    assert (tmp_path / "curve.png").exists()
+    with pytest.raises(SynapseError, match="no store is given"):
+        synapse_diffusion.Epochs([], 0.0, 0.5)
+    with pytest.raises(SynapseError, match=r"from 0.6 to 0.1 s ends before it begins"):
+        synapse_diffusion.Epochs(opened, 0.6, 0.1)
+    with pytest.raises(RunError, match="nowhere: no such folder"):
+        _ = Run("nowhere").scores
+    with pytest.raises(RunError, match="no decisions of tset, but of test, validation"):
+        scored.draw_confusion("tset")

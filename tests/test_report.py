@@ -208,6 +208,8 @@ def test_wrong_input_is_one_sentence(scored: Run, tmp_path: Path) -> None:
     (unscored / "predictions/validation.tsv").unlink()
     with pytest.raises(RunError, match="training is unfinished"):
         report([unscored], None, quiet, quiet)
+    with pytest.raises(SettingsError, match="no run is given"):
+        report([])
     with pytest.raises(SettingsError, match="a folder; name a file"):
         report([scored.folder], tmp_path, quiet, quiet)
 

@@ -52,6 +52,8 @@ def report(
     `MissingError` where it cannot be written.
     """
     given = [Path(one) for one in ([folders] if isinstance(folders, str | PathLike) else folders)]
+    if not given:
+        raise SettingsError("no run is given; name one or several folders of scored runs")
     paths = list({path.resolve(): path for path in given}.values())
     path = page_path(paths, Path(out) if out else None)
     if path.is_dir():

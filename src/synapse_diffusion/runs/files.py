@@ -212,6 +212,8 @@ class RunFiles:
     def read_scores(self) -> list[dict[str, Any]]:
         """The rows of scores.json. Raises `RunError` where it is missing or damaged."""
         path = self.folder / "scores.json"
+        if not self.folder.is_dir():
+            raise RunError(f"{self.folder}: no such folder; name a run's, below paths.runs")
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
             if values["version"] != SCORES_VERSION:

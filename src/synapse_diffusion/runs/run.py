@@ -96,7 +96,8 @@ class Run(RunFiles):
         table = self.predictions
         mine = table[(table["split"] == split) & (table["model"] == self.decoder)]
         if mine.empty:
-            raise RunError(f"{self.folder}: no decisions of {split}; run `synapse-diffusion evaluate {self.folder}`")
+            there = ", ".join(sorted(set(table["split"])))
+            raise RunError(f"{self.folder}: no decisions of {split}, but of {there}; evaluate makes test's")
         counts = [
             (caption(k), self._counts(mine[mine["k_repeats"] == k]).to_numpy())
             for k in mine["k_repeats"].unique().tolist()

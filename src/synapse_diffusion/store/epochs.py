@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from synapse_diffusion.errors import StoreError
+from synapse_diffusion.errors import SettingsError, StoreError
 from synapse_diffusion.store.files import SignalStore, store_name
 from synapse_diffusion.store.signals import columns_of, signals_of
 
@@ -20,7 +20,7 @@ class Epochs:
     `trials` is the recordings' trial tables end to end, with the columns `store` (index into `stores`), `start` (first
     sample of the window), `read_start` (of all that is read for it, baseline included) and `usable` (that stretch lies
     inside one piece of the recording and touches nothing bad; no trial of a copy is). Raises `StoreError` where rates
-    differ or no channel is common to all.
+    differ or no channel is common to all, `SettingsError` for a window that ends before it begins.
     """
 
     def __init__(
@@ -32,6 +32,10 @@ class Epochs:
         channels: Sequence[str] = (),
         device: torch.device | str = "cpu",
     ) -> None:
+        if not stores:
+            raise StoreError("no store is given; `find_stores` finds a data set's")
+        if stop_s <= start_s:
+            raise SettingsError(f"a window from {start_s:g} to {stop_s:g} s ends before it begins")
         rates = sorted({store.sfreq for store in stores})
         if len(rates) != 1:
             raise StoreError(f"{stores[0].folder.parents[2]}: stores of different rates {rates} Hz; convert them again")
