@@ -95,7 +95,8 @@ def make_demo() -> None:
     code.append(Path(__file__))
     if page.exists() and (place / "demo").exists() and page.stat().st_mtime > max(p.stat().st_mtime for p in code):
         return
-    place.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(place, ignore_errors=True)  # what another version of the code has done
+    place.mkdir(parents=True)
     lines = run("synapse_diffusion", "demo", cwd=place).splitlines()
     tables = next(k for k, line in enumerate(lines) if line.strip() == "balanced accuracy")
     write(shown / "demo.txt", "\n".join(lines[tables:]) + "\n")
