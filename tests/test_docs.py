@@ -272,6 +272,7 @@ def test_the_demo_decodes_and_draws(site: Path) -> None:
         assert drawn["brain", metric]["p"] < 0.01
         assert drawn["brain - none", metric]["low"] > 0
         assert drawn["true", metric]["value"] > drawn["brain", metric]["value"]
+    assert drawn["brain", "mean_colour"]["p"] < 0.01
     assert drawn["none", "two_way pixels"]["low"] < 0.5 < drawn["none", "two_way pixels"]["high"]
 
 
