@@ -262,6 +262,9 @@ def test_the_demo_decodes_and_draws(site: Path) -> None:
     page = place / out.splitlines()[-1]
     assert page.name == "report.html"
     assert page.stat().st_size < 8e6
+    text = page.read_text(encoding="utf-8")
+    assert "more than without a brain.</b>" in text
+    assert 0 < text.find("<b>Two-way identification, by pixels</b>") < text.find("Other figures of the pictures")
     assert (site / "demo-report.html").read_bytes() == page.read_bytes()
     averaged = {row["model"]: row for row in scores("demo") if row["metric"] == "balanced_accuracy"}
     assert averaged["compact"]["value"] >= averaged["linear"]["value"] - 1e-9
