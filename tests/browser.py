@@ -19,6 +19,21 @@ FLAGS = (
 )  # fmt: skip
 
 
+SMALLEST = """Math.min(...[...document.querySelectorAll("body *")]
+    .filter(e => [...e.childNodes].some(n => n.nodeType === 3 && n.data.trim()))
+    .map(e => parseFloat(getComputedStyle(e).fontSize)))"""
+OVERLAPS = """(() => {
+    const boxes = [...document.querySelectorAll("img, p, h1, h2, h3, h4, table")]
+        .filter(e => !e.closest(".wide, .slider, nav") && e.offsetHeight).map(e => e.getBoundingClientRect());
+    let n = 0;
+    for (let i = 0; i < boxes.length; i++) for (let j = i + 1; j < boxes.length; j++) {
+        const a = boxes[i], b = boxes[j];
+        n += a.left < b.right - 1 && b.left < a.right - 1 && a.top < b.bottom - 1 && b.top < a.bottom - 1;
+    }
+    return n;
+})()"""
+
+
 class Browser:
     """One page; `send` a command of the DevTools protocol, wait for its answer, keep what is told in between."""
 
@@ -59,6 +74,16 @@ class Browser:
     def screenshot(self, path: Path) -> None:
         shot = self.send("Page.captureScreenshot", captureBeyondViewport=True, format="png")
         path.write_bytes(base64.b64decode(shot["data"]))
+
+    def check(self) -> None:
+        """Of a report, all of it unfolded: no complaint or overlap, no wider than the window, pictures there, 12 px."""
+        self.value("document.querySelectorAll('details').forEach(d => d.open = true)")
+        self.value("document.querySelectorAll('.drawn').forEach(d => d.style.contentVisibility = 'visible')")
+        assert self.complaints() == []
+        assert self.value("document.documentElement.scrollWidth <= innerWidth")
+        assert self.value("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
+        assert self.value(SMALLEST) >= 12
+        assert self.value(OVERLAPS) == 0
 
     def complaints(self) -> list[dict[str, Any]]:
         """Console messages, exceptions, and what the page's Content-Security-Policy had to stop."""

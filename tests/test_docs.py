@@ -25,6 +25,7 @@ import typer
 from markdown_it import MarkdownIt
 from pydantic import BaseModel
 
+from browser import CHROMIUM, browser
 from synapse_diffusion.cli import app
 from synapse_diffusion.config import Recipe, load_recipe, parse_recipe
 from synapse_diffusion.errors import SettingsError
@@ -277,6 +278,17 @@ def test_the_demo_decodes_and_draws(site: Path) -> None:
         assert drawn["true", metric]["value"] > drawn["brain", metric]["value"]
     assert drawn["brain", "mean_colour"]["p"] < 0.01
     assert drawn["none", "two_way pixels"]["low"] < 0.5 < drawn["none", "two_way pixels"]["high"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (Debian: apt-get install chromium)")
+def test_the_demos_report_in_a_browser(site: Path, tmp_path: Path) -> None:
+    with browser(tmp_path / "profile") as page:
+        for width in (1280, 400):
+            page.open(site / "demo-report.html", width)
+            page.check()
+            page.screenshot(tmp_path / f"{width}.png")
+            assert (tmp_path / f"{width}.png").stat().st_size > 500_000
 
 
 def scores(name: str) -> list[dict[str, Any]]:
