@@ -20,8 +20,10 @@ from conftest import quiet, small
 from synapse_diffusion import doctor
 from synapse_diffusion.cli import app, output
 from synapse_diffusion.cli.beside import Beside
+from synapse_diffusion.cli.words import command_line
 from synapse_diffusion.config import dump_recipe
 from synapse_diffusion.convert import store_bytes, unconverted
+from synapse_diffusion.runs import Run
 from synapse_diffusion.store.files import read_manifest
 
 
@@ -228,3 +230,23 @@ def is_alive(pid: int) -> bool:
         return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
     except FileNotFoundError:
         return False
+
+
+def test_the_command_is_kept_as_it_can_be_pasted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        sys, "argv", ["/bin/synapse-diffusion", "run", "demo", "--set", "labels.classes=bird,body part"]
+    )
+    assert command_line() == "synapse-diffusion run demo --set 'labels.classes=bird,body part'"
+    monkeypatch.setattr(sys, "argv", ["mine.py", "run", "demo"])
+    assert command_line() == "python mine.py run demo"
+
+
+def test_what_cannot_be_written_and_who_does_not_listen(trained: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    refused = run("predict", str(trained.folder), "--out", "file", cwd=tmp_path)
+    assert (refused.returncode, refused.stderr.count("\n")) == (3, 1)
+    assert refused.stderr.startswith("error: file: File exists")
+    pipe = f"{sys.executable} -m synapse_diffusion --log-json doctor | head -n 1"
+    left = subprocess.run(["bash", "-c", pipe], capture_output=True, text=True)
+    assert json.loads(left.stdout)["event"] == "begin"
+    assert left.stderr == ""

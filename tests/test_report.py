@@ -140,6 +140,15 @@ def test_a_reconstruction_that_was_stopped_is_not_shown(found: Run, tmp_path: Pa
     assert "elsewhere" not in page.shown
 
 
+def test_pictures_are_no_part_of_the_decoders_family(scored: Run, tmp_path: Path) -> None:
+    folder = copy(scored, tmp_path / "run")
+    rows = scored.read_scores()
+    n = sum(row["p_holm"] is not None and row["person"] == "all" for row in rows)
+    drawn = [{**row, "task": "reconstruct", "metric": "pixcorr", "model": "brain"} for row in rows]
+    (folder / "scores.json").write_text(json.dumps({"version": 1, "rows": rows + drawn}))
+    assert f"; {n} tests in the family" in Page(report([folder], None, quiet, quiet)).shown
+
+
 def test_bars_of_differences_begin_at_zero() -> None:
     row = {"value": -0.145, "low": -0.229, "high": -0.07, "chance": 0.0, "metric": "two_way gist"}
     below, above = _bars([row, {**row, "value": 0.031, "low": -0.011, "high": 0.072}], ["a", "b"])

@@ -47,5 +47,5 @@ def recipe_of(modality: str, recipe: str, set_: list[str] | None) -> Recipe:
 def command_line() -> str:
     """The command that is running, for provenance."""
     program = Path(sys.argv[0])
-    ours = program.name in ("synapse-diffusion", "__main__.py", "-c", "-m")
+    ours = program.name in ("synapse-diffusion", "__main__.py", "-c")
     return shlex.join([*(["synapse-diffusion"] if ours else ["python", str(program)]), *sys.argv[1:]])

@@ -139,7 +139,8 @@ def _corrected(contents: Contents) -> Check:
     rows = contents.headline
     if all(row.get("p_holm") is None for row in rows):
         return Check(what, "note", "no corrected p: scored by an older version, or without permutations")
-    n = sum(row.get("p_holm") is not None and row["person"] == "all" for row in contents.rows)
+    family = [row for row in contents.rows if row["task"] == contents.task and row["person"] == "all"]
+    n = sum(row.get("p_holm") is not None for row in family)
     told = "; ".join(f"{repeats(row['k_repeats'])}: p = {number(row['p_holm'])}" for row in rows)
     good = all(row["p_holm"] is not None and row["p_holm"] < ALPHA for row in rows)
     return Check(what, _state(good), f"{told}; {n} tests in the family")
