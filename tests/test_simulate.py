@@ -13,6 +13,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from scipy import linalg
 from scipy.spatial.distance import cdist
 
 from conftest import quiet, small
@@ -23,6 +24,7 @@ from synapse_diffusion.convert import convert
 from synapse_diffusion.errors import DataError, SettingsError
 from synapse_diffusion.evaluate import observer_epochs, person_observer
 from synapse_diffusion.metrics import NoiseModel, Observer
+from synapse_diffusion.metrics.observers import FLOOR, NEIGHBOURS
 from synapse_diffusion.signal.scaling import fit_scaler
 from synapse_diffusion.simulate import network, simulate
 from synapse_diffusion.simulate.modality import MODALITIES
@@ -465,3 +467,26 @@ def test_a_tree_of_concepts_has_its_categories_as_branches() -> None:
     off = ~np.eye(len(concepts), dtype=bool)
     assert alike[same & off].mean() > 0.2 > abs(alike[~same].mean()) + 0.05
     assert np.abs(late).max() <= 1
+
+
+def test_noise_of_an_observer_is_a_sum_of_kronecker_products() -> None:
+    """Of brain and sensors, of neighbours' responses, and of their gains: over sensors times over time."""
+    observer, _, alone, _ = toy()
+    noise = NoiseModel(alone.spatial_MCC, alone.autocovariance_MT, onset_distance_s=0.1)
+    pattern, basis = observer.pattern_SNR, observer._basis_CR
+    n_stages, n_images, _ = pattern.shape
+    n_times = len(observer._times)
+    spatial = basis.T @ noise.spatial_MCC @ basis
+    terms = zip(spatial, noise.autocovariance_MT, strict=True)
+    total = np.sum([np.kron(s, linalg.toeplitz(a[:n_times])) for s, a in terms], axis=0)
+    total += FLOOR * np.diag(total).mean() * np.eye(len(total))
+    centred = pattern - pattern.mean(1, keepdims=True)
+    for m in [m for m in range(-NEIGHBOURS, NEIGHBOURS + 1) if m]:
+        k_ST = observer._smeared(m * noise.onset_distance_s)
+        for s in range(n_stages):
+            for z in range(n_stages):
+                total += np.kron(centred[s].T @ centred[z] / n_images, np.outer(k_ST[s], k_ST[z]))
+            gains = observer._gain_sd[s] ** 2 * pattern[s].T @ pattern[s] / n_images
+            total += np.kron(gains, np.outer(k_ST[s], k_ST[s]))
+    found = observer._noise(noise)
+    assert np.abs(found - total).max() < 1e-10 * np.abs(total).max()
