@@ -9,9 +9,10 @@ regression (cosine), the encoding model and the identification observer find the
 
 What the simulated brain answers to is never a target: local contrast and colour on a grid and oriented energy at three
 scales, or a random network (`network`), and random vectors of category, concept and picture. Targets are layers of
-Tiny Darknet, trained on ImageNet, and SPoSE, 66 dimensions from people's judgements of similarity (Hebart et al.
-2020). GIST is not offered: its oriented energies on a grid are too near to the simulator's own. A category here is the
-rarest of its concept's THINGS categories, so SPoSE and the logits know something of the random vectors, as they should.
+Tiny Darknet, trained on ImageNet, of each picture and of two blurred copies, and SPoSE, 66 dimensions from people's
+judgements of similarity (Hebart et al. 2020). GIST is not offered: its oriented energies on a grid are too near to the
+simulator's own. A category here is the rarest of its concept's THINGS categories, so SPoSE and the logits know
+something of the random vectors, as they should.
 
 `data` holds photos/ (with labels.csv: file, uniqueID, categories separated by a bar), things/ and weights/.
 """
@@ -46,6 +47,9 @@ DATA: Final = Path("../shared/data")
 SIZE: Final = 224  # pixels a side of a picture
 CROP: Final = (0.7, 0.95)  # smallest and largest side of a crop, of the photo's shorter side
 LAYERS: Final = ("conv8", "conv10", "conv12", "conv14", "logits")
+BLUR: Final = (4.0, 16.0)  # standard deviations in pixels
+SHARP: Final = (*LAYERS, "spose")
+TARGETS: Final = (*SHARP, *(f"{layer}@blur{sigma:g}" for sigma in BLUR for layer in LAYERS))
 BIN_S: Final = 0.03
 SETTINGS: Final[dict[str, dict[str, Any]]] = {
     "eeg": {
@@ -116,7 +120,7 @@ def build(
             "split": {"method": "concepts", "test": "dataset", **about["split"]},
             "embed": {
                 "encoder": "darknet", "weights": str(data / "weights/tiny_darknet_imagenet.safetensors"),
-                "layers": list(LAYERS), "token": "grid",
+                "layers": list(LAYERS), "token": "grid", "blur": list(BLUR),
             },
             "execution": {"threads": 1, "workers": 1},
         }

@@ -34,7 +34,7 @@ def test_real_photos_as_a_study(real: Path, tmp_path: Path) -> None:
         assert (tmp_path / "again" / file).read_bytes() == (tmp_path / "stimuli" / file).read_bytes()
 
     targets = open_embeddings(tmp_path / "embeddings/targets")
-    assert set(targets.vectors) == {*semireal.LAYERS, "spose"}
+    assert set(targets.vectors) == set(semireal.TARGETS)
     assert sorted(targets.rows["image_id"]) == sorted(Path(file).stem for file in table["file"])
     concepts = list(pd.read_csv(real / "things/things_concepts.tsv", sep="\t")["uniqueID"])
     spose = np.loadtxt(real / "things/spose_embedding_66d_sorted.txt", dtype=np.float32)
