@@ -2,10 +2,11 @@
 
     python benchmarks/ablation.py FOLDER [--data ../shared/data] [--steps 600] [--seeds 2] [--only NAME ...]
 
-The study is `benchmarks/semireal.py`'s (EEG, `demo`); the decoder is compact, with layers of sharp
-pictures alone, trained once a seed without a final fit. Printed: validation loss (by which one would choose), and top-1 / top-5 on test of single trials and means of 12, with
-how much more often the changed decoder is right than the unchanged one: 95 % interval over images, whose seeds are
-averaged. Nothing was chosen by these test scores. Work that is done is not repeated.
+The study is `benchmarks/semireal.py`'s (EEG, `demo`); the decoder is compact, with layers of sharp pictures alone,
+trained once a seed without a final fit. Printed: validation loss (by which one would choose), and top-1 / top-5 on test
+of single trials and means of 12, with how much more often the changed decoder is right than the unchanged one: 95 %
+interval over images, whose seeds are averaged. Nothing was chosen by these test scores. Work that is done is not
+repeated.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from decoders import OURS, recipe_of, scores, tested
-from semireal import DATA, build, quiet
+from semireal import DATA, SHARP, build, quiet
 from synapse_diffusion.config import Recipe, TrainSettings, load_recipe, parse_recipe
 from synapse_diffusion.tune import Found, tune
 
@@ -31,8 +31,9 @@ SPACE: Final[dict[str, Any]] = {
 
 def searched(base: Recipe, trials: int, steps: int, address: str) -> tuple[Recipe, Found]:
     """The recipe as it stands, and the search around it."""
-    recipe = recipe_of(base, "retrieve", OURS, TrainSettings().learning_rate, 0, steps)
-    values = recipe.model_dump(mode="json")
+    values = recipe_of(base, "retrieve", OURS, TrainSettings().learning_rate, 0, steps).model_dump(mode="json")
+    values["target"]["layers"] = list(SHARP)
+    recipe = parse_recipe(values)
     values["tune"] = {"space": SPACE, "trials": trials}
     found = tune(parse_recipe(values), "tuning", "benchmarks/tuning.py", address, print, quiet)
     return recipe, found
