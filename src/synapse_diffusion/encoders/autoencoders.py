@@ -21,6 +21,7 @@ Precision = Literal["float32", "bfloat16", "float16"]
 CLASSES: Final = ("AutoencoderKL", "AutoencoderTiny")
 HUB_NAME: Final = re.compile(r"([\w-][\w.-]*/[\w-][\w.-]*)((?:/[\w.-]+)*)")
 Step = Callable[[torch.Tensor], torch.Tensor]
+AT_ONCE: Final = 8  # pictures through a network on a CPU, whose cache more would leave
 
 
 @dataclass(frozen=True)
@@ -46,14 +47,21 @@ class Autoencoder:
     def encode(self, images_B3HW: torch.Tensor) -> torch.Tensor:
         """Images in 0..1 -> latents. Raises `SettingsError` where the sides are no multiples of `factor`."""
         self.shape(*images_B3HW.shape[2:])
-        return self.forward(images_B3HW.to(self.device, _type(self.precision))).float()
+        return self._through(self.forward, images_B3HW)
 
     @torch.no_grad()
     def decode(self, latents_BCHW: torch.Tensor) -> torch.Tensor:
         """Latents -> images, cut off to 0..1."""
         if latents_BCHW.shape[1] != self.channels:
             raise ValueError(f"{self.name} has {self.channels} channels, got latents {tuple(latents_BCHW.shape)}")
-        return self.backward(latents_BCHW.to(self.device, _type(self.precision))).float().clamp(0, 1)
+        return self._through(self.backward, latents_BCHW).clamp(0, 1)
+
+    def _through(self, step: Step, x_BCHW: torch.Tensor) -> torch.Tensor:
+        x_BCHW = x_BCHW.to(self.device, _type(self.precision))
+        if self.device.type != "cpu" or self.kind == "none":
+            return step(x_BCHW).float()
+        parts = torch.split(x_BCHW.contiguous(memory_format=torch.channels_last), AT_ONCE)
+        return torch.cat([step(part).float() for part in parts])
 
     def shape(self, height: int, width: int) -> tuple[int, int, int]:
         """(channels, h, w) of the latents of pictures of this size. Raises `SettingsError` where they do not fit."""
