@@ -6,10 +6,12 @@
 
 The study is `benchmarks/semireal.py`'s: what is simulated is never a target, and test concepts are in no other part.
 Every network has the same steps, batches, targets and learned map of images, and as many tries: each learning rate of
-`--rates` on one seed; the one of the lowest validation loss is then trained with every seed and tested. Ridge (or LDA),
-the encoding model and the observers stand beside compact; their own choices are made on validation too. Printed:
-parameters, top-1 and top-5 (or balanced accuracy) of single trials and means of 12, and how much more often compact is
-right than each, with a 95 % interval over images (concepts), whose seeds are averaged.
+`--rates` on one seed; the one of the lowest validation loss is then trained with every seed and tested. Published
+decoders have their published ends (`model.projector`; residual layers, for images). Ridge (or LDA), the encoding model
+and the observers stand beside compact; penalties, widths and layers of theirs, more than there are rates, are chosen
+on validation too. Printed: parameters, trials a second (forward and backward, one thread), top-1 and top-5 (or balanced
+accuracy) of single trials and means of 12, and how much more often compact is right than each, with a 95 % interval
+over images (concepts), whose seeds are averaged.
 `--repeats`: also how compact, ridge and the encoding model grow with the trials of each main picture. Work that is done
 is not repeated.
 """
@@ -23,15 +25,20 @@ from typing import Any, Final
 
 import numpy as np
 import pandas as pd
+import torch
 
 from semireal import DATA, build, quiet
+from speed import positions, seconds
 from synapse_diffusion.config import Recipe, parse_recipe
 from synapse_diffusion.evaluate import evaluate
 from synapse_diffusion.metrics import paired_difference
+from synapse_diffusion.models.base import Shape
 from synapse_diffusion.runs import Run, load_tensors
 from synapse_diffusion.train import train
+from synapse_diffusion.training.decoders import DECODERS as REGISTERED
 
 DECODERS: Final = ("compact", "eegnet", "tsconv", "atm", "brain_module")
+RESIDUAL: Final = ("tsconv", "atm", "brain_module")
 OURS: Final = "compact"
 CLASSES: Final = 6  # largest categories of the photos
 COMPONENTS: Final = 128  # principal components of each layer: ridge to all 5,674 numbers takes minutes
@@ -48,6 +55,8 @@ def recipe_of(
     else:
         values["labels"]["classes"] = largest_categories(Path(base.paths.stimuli) / "concepts.tsv")
     values["model"] = {"name": decoder}
+    if task == "retrieve" and decoder in RESIDUAL:
+        values["model"]["projector"] = "residual"
     values["train"] |= {"steps": steps, "learning_rate": rate, "seed": seed, "patience": 20}
     values["train"] |= {"refit": final, "baselines": final and (decoder, seed) == (OURS, 0)}
     values["evaluate"] = {"permutations": 0, "bootstrap": 500, "controls": [], "maps": False}
@@ -98,23 +107,35 @@ def scores(runs: Sequence[Run], task: str) -> pd.DataFrame:
     return mine.pivot_table(index="model", columns=["k_repeats", "metric"], values="value", sort=False)
 
 
-def right(runs: Sequence[Run], model: str, k: int, task: str) -> pd.Series[float]:
-    """Share of right decisions of each image (concept), over decisions and seeds."""
+def right(runs: Sequence[Run], model: str, k: int, task: str, top: int = 1) -> pd.Series[float]:
+    """Share of right decisions (the truth among the `top` best) of each image (concept), over decisions and seeds."""
     parts = []
     for run in runs:
         table = pd.read_csv(run.folder / "predictions/test.tsv", sep="\t", keep_default_na=False)
         mine = table[(table["model"] == model) & (table["k_repeats"] == k)]
-        hit = mine["predicted"] == mine["image_id" if task == "retrieve" else "label"]
+        hit = mine["rank"].astype(float) <= top if task == "retrieve" else mine["predicted"] == mine["label"]
         parts.append(pd.DataFrame({"unit": mine["image_id" if task == "retrieve" else "concept"], "hit": hit}))
     return pd.concat(parts).groupby("unit")["hit"].mean()
 
 
-def difference(ours: Sequence[Run], others: Sequence[Run], model: str, k: int, task: str) -> str:
+def difference(ours: Sequence[Run], others: Sequence[Run], model: str, k: int, task: str, top: int = 1) -> str:
     """Ours less another's, with its interval."""
-    both = pd.concat([right(ours, OURS, k, task), right(others, model, k, task)], axis=1, join="inner").to_numpy(float)
+    pair = [right(ours, OURS, k, task, top), right(others, model, k, task, top)]
+    both = pd.concat(pair, axis=1, join="inner").to_numpy(float)
     rng = np.random.default_rng(0)
     value, low, high = paired_difference(both[:, 0], both[:, 1], np.arange(len(both)), 5000, rng)
     return f"{value:+.3f} ({low:+.3f} .. {high:+.3f})"
+
+
+def trials_per_second(recipe: Recipe, run: Run) -> float:
+    """Through the network, forward and backward, in batches of 256 on one thread."""
+    n_sensors = len(run.read_provenance()["channels"][recipe.data.modality])
+    n_times = round((recipe.view.stop_s - recipe.view.start_s) * recipe.convert.sfreq)
+    given = {"projector": recipe.model.projector} if recipe.model.projector != "linear" else {}
+    shape = Shape(n_sensors, n_times, 64, 2, recipe.convert.sfreq, positions(n_sensors))
+    model, x_BCT = REGISTERED[recipe.model.name](shape, **given), torch.randn(256, n_sensors, n_times)
+    torch.set_num_threads(1)
+    return 256 / min(seconds(model, x_BCT, torch.arange(256) % 2) for _ in range(4))
 
 
 def compare(base: Recipe, given: argparse.Namespace) -> None:
@@ -124,7 +145,8 @@ def compare(base: Recipe, given: argparse.Namespace) -> None:
         rate, _ = best_rate(base, given.task, decoder, given.rates, given.steps)
         recipes = [recipe_of(base, given.task, decoder, rate, seed, given.steps) for seed in range(given.seeds)]
         runs[decoder] = [tested(recipe, given.task, decoder) for recipe in recipes]
-        print(f"    {decoder}: rate {rate:g}, {n_parameters(runs[decoder][0]):,d} parameters", flush=True)
+        size, speed = n_parameters(runs[decoder][0]), trials_per_second(recipes[0], runs[decoder][0])
+        print(f"    {decoder}: rate {rate:g}, {size:,d} parameters, {speed:,.0f} trials/s", flush=True)
     tables = {decoder: scores(found, given.task) for decoder, found in runs.items()}
     ks = sorted({int(k) for k in tables[given.decoders[0]].columns.get_level_values("k_repeats")})
     others = [(OURS, m) for m in tables[OURS].index if m != OURS] if OURS in runs else []
@@ -134,10 +156,13 @@ def compare(base: Recipe, given: argparse.Namespace) -> None:
         row = tables[owner].loc[model]
         print(f"    {model:22s}" + "".join(f"{row[k, m]:26.3f}" for k in ks for m in METRICS[given.task]))
     if OURS in runs:
-        print(f"    {OURS} is right more often than" + "".join(f"{f'k={k}':>26s}" for k in ks))
-        for owner, model in shown[1:]:
-            values = (difference(runs[OURS], runs[owner], model, k, given.task) for k in ks)
-            print(f"    {model:28s}" + "".join(f"{value:>26s}" for value in values), flush=True)
+        tops = (1, 5) if given.task == "retrieve" else (1,)
+        for top in tops:
+            within = f" among its {top} best" if top > 1 else ""
+            print(f"    {OURS} is right more often{within} than" + "".join(f"{f'k={k}':>26s}" for k in ks))
+            for owner, model in shown[1:]:
+                values = (difference(runs[OURS], runs[owner], model, k, given.task, top) for k in ks)
+                print(f"    {model:28s}" + "".join(f"{value:>26s}" for value in values), flush=True)
 
 
 def curve(given: argparse.Namespace) -> None:

@@ -54,6 +54,17 @@ def test_the_linear_path_begins_as_shrinkage_lda() -> None:
     assert np.corrcoef(ours, features.numpy() @ lda.coef_[0])[0, 1] > 0.995
 
 
+@pytest.mark.parametrize("each", [1, 2, 1.5, 60])
+def test_whitened_noise_has_variance_one_however_few_trials_a_concept_has(each: float) -> None:
+    x = 3 * torch.randn(600, 6, 20, generator=torch.Generator().manual_seed(4))
+    person = torch.arange(600) % 2
+    model = CompactDecoder(Shape(6, 20, 2, 2, 32.0))
+    model.fit_statistics(x, (torch.arange(600) // 2 / each).long(), person)
+    other = 3 * torch.randn(600, 6, 20, generator=torch.Generator().manual_seed(5))
+    assert float(model.whiten(other, person).std()) == pytest.approx(1, abs=0.03)
+    assert float(model.linear_features(other, person).std()) == pytest.approx(1, abs=0.1)
+
+
 @pytest.mark.parametrize("n_classes", [2, 3])
 def test_the_linear_baseline_is_scikit_learns(n_classes: int) -> None:
     x_NCT, y_N = (tensor.numpy() for tensor in gaussian(400, 2))

@@ -148,18 +148,27 @@ class CompactDecoder(Decoder):
 
     @torch.no_grad()
     def fit_statistics(self, x_NCT: Tensor, label_N: Tensor, person_N: Tensor) -> None:
-        """Set means and whitening from scaled training trials (N, C, T) of known class and person."""
+        """Set means and whitening from scaled training trials (N, C, T) of known class and person.
+
+        Noise is what differs from the mean of the person's trials of that class; from the person's mean, where there
+        is but one trial. Variances are per degree of freedom, for of concepts there may be few trials each.
+        """
         for p in sorted(set(person_N.tolist())):
             self.mean_PCT[p] = x_NCT[person_N == p].mean(0)
+        cells = _cells(label_N, person_N)
+        n_free = sum(max(1, len(members) - 1) for members in cells)
         total_TT = torch.zeros_like(self.whiten_TT, dtype=torch.float64)
-        for members in _cells(label_N, person_N):  # one at a time: the trials may be gigabytes
-            residual = (x_NCT[members] - x_NCT[members].mean(0)).flatten(0, 1)
+        for members in cells:  # one at a time: the trials may be gigabytes
+            mean = x_NCT[members].mean(0) if len(members) > 1 else self.mean_PCT[person_N[members]]
+            residual = (x_NCT[members] - mean).flatten(0, 1)
             total_TT += (residual.T @ residual).double()
-        self.whiten_TT.copy_(_inverse_root(total_TT / (len(x_NCT) * x_NCT.shape[1]), TEMPORAL_SHRINKAGE))
+        self.whiten_TT.copy_(_inverse_root(total_TT / (n_free * x_NCT.shape[1]), TEMPORAL_SHRINKAGE))
         pieces = [slice(k, k + CHUNK) for k in range(0, len(x_NCT), CHUNK)]
         features = torch.cat([self._binned(self.whiten(x_NCT[at], person_N[at])) for at in pieces])
-        for members in _cells(label_N, person_N):
-            features[members] -= features[members].mean(0)
+        for members in cells:
+            if len(members) > 1:  # one alone in its cell is already measured from its person's mean
+                features[members] -= features[members].mean(0)
+        features *= math.sqrt(len(features) / n_free)
         covariance = (features.T @ features).double() / len(features)
         self.whiten_FF.copy_(_inverse_root(covariance, _ledoit_wolf(features, covariance)))
 
