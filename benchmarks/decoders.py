@@ -113,7 +113,7 @@ def right(runs: Sequence[Run], model: str, k: int, task: str, top: int = 1) -> p
     for run in runs:
         table = pd.read_csv(run.folder / "predictions/test.tsv", sep="\t", keep_default_na=False)
         mine = table[(table["model"] == model) & (table["k_repeats"] == k)]
-        hit = mine["rank"].astype(float) <= top if task == "retrieve" else mine["predicted"] == mine["label"]
+        hit = mine["rank"].astype(float) < top if task == "retrieve" else mine["predicted"] == mine["label"]
         parts.append(pd.DataFrame({"unit": mine["image_id" if task == "retrieve" else "concept"], "hit": hit}))
     return pd.concat(parts).groupby("unit")["hit"].mean()
 
