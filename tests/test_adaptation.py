@@ -283,7 +283,7 @@ def test_a_run_meets_a_person_who_was_recorded_later(
 
 def test_vectors_are_learned_from_a_few_trials_too(people: Path, tmp_path: Path) -> None:
     paths = [f"paths.embeddings={tmp_path}", f"paths.runs={tmp_path / 'runs'}"]
-    few = ["split.adapt_trials=[96]", "target.task=retrieve", "target.table=hand"]
+    few = ["split.adapt_trials=[96]", "target.task=retrieve", "target.table=hand", "evaluate.dynamics=true"]
     recipe = mixed_recipe(people, *paths, *few)
     shown = open_sources(recipe, torch.device("cpu"), quiet).of["eeg"].trials.drop_duplicates("image_id")
     kind = np.array([CLASSES.index(name[0]) for name in shown["concept"]])
@@ -294,6 +294,7 @@ def test_vectors_are_learned_from_a_few_trials_too(people: Path, tmp_path: Path)
     rank = {r["model"]: r["value"] for r in scores if r["split"] == "test" and r["metric"] == "mean_rank"}
     assert {"encoding, own scaling", "compact from scratch, 96 trials", "linear from scratch, 96 trials"} <= set(rank)
     assert rank["compact, 96 trials"] < rank["compact, own scaling"] - 0.03  # 0 is best
+    assert not {r["metric"] for r in scores if r["metric"].startswith("peak_")}  # of nobody's own trials
 
 
 def test_a_baseline_of_each_person_knows_no_other(

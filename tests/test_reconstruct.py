@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from safetensors.torch import load_file
+from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from conftest import quiet, small, small_pairs
 from synapse_diffusion.config import (
@@ -24,6 +28,7 @@ from synapse_diffusion.config import (
 )
 from synapse_diffusion.convert import convert_pairs
 from synapse_diffusion.embed import embed
+from synapse_diffusion.encoders import taesd
 from synapse_diffusion.errors import RunError, SettingsError, SplitError, StoreError, SynapseError
 from synapse_diffusion.generate import train_generator
 from synapse_diffusion.reconstruct import reconstruct, train_prior
@@ -250,6 +255,85 @@ def test_a_picture_that_knows_nothing_is_at_one_half(drawn: tuple[Path, list[dic
     assert value["brain", "mean_colour"] == pytest.approx(1)
     assert value["brain - shuffled", "pixcorr"] == pytest.approx(1 - value["shuffled", "pixcorr"])
     assert {r["model"] for r in drawn[1]} >= {"brain - none", "brain - shuffled"}
+
+
+def test_people_who_saw_other_pictures() -> None:
+    """Means are of the pictures that all were shown; of people with none in common each stands alone."""
+    rng = np.random.default_rng(0)
+    seen = {f"i{k}": rng.integers(0, 256, (3, 16, 16), np.uint8) for k in range(9)}
+
+    def drawn_of(people: dict[str, list[int]]) -> list[Drawn]:
+        shown = {p: np.array([f"i{k}" for k in ks]) for p, ks in people.items()}
+        every = np.array(sorted(set(np.concatenate(list(shown.values())))))
+        parts = [Drawn("none", "all", 0, every, np.stack([np.roll(seen[i], 1, 2) for i in every])[:, None])]
+        return parts + [Drawn("brain", p, 4, i, np.stack([seen[n] for n in i])[:, None]) for p, i in shown.items()]
+
+    def rows_of(parts: list[Drawn]) -> dict[tuple[str, str], tuple[float, int]]:
+        here = {name: seen[name] for one in parts for name in one.images}
+        rows = score(parts, here, {}, [], EvaluateSettings(permutations=20, bootstrap=20), "eeg")
+        return {(r["model"], r["person"]): (r["value"], r["n"]) for r in rows if r["metric"] == "pixcorr"}
+
+    some = rows_of(drawn_of({"a": [0, 1, 2, 3, 4], "b": [3, 4, 5, 6]}))
+    assert some["brain", "all"][0] == pytest.approx(1)
+    assert some["brain", "all"][1] == 2
+    assert some["brain - none", "all"][1] == 2
+    assert ("brain - none", "a") not in some
+    apart = rows_of(drawn_of({"a": [0, 1, 2], "b": [3, 4, 5, 6]}))
+    assert ("brain", "all") not in apart
+    assert (apart["brain - none", "a"][1], apart["brain - none", "b"][1]) == (3, 4)
+
+
+def test_more_repeats_than_there_are_is_one_sentence(made: tuple[Path, Run, Run]) -> None:
+    with pytest.raises(SettingsError, match=r"k_repeats = 24: some test image was shown to someone 4 times only"):
+        reconstruct(made[1].folder, ["reconstruct.k_repeats=[1, 24]"], quiet, quiet)
+
+
+@pytest.mark.slow
+def test_a_killed_process_ends_with_the_same_files(
+    made: tuple[Path, Run, Run], drawn: tuple[Path, list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    folder, _ = drawn
+    copy = tmp_path / "run"
+    shutil.copytree(made[1].folder, copy)
+    pictures = copy / folder.name / "pictures"
+    shutil.rmtree(pictures)
+    command = [sys.executable, "-m", "synapse_diffusion", "reconstruct", str(copy), "--set", "reconstruct.batch=7"]
+    process = subprocess.Popen(command, cwd=made[0], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and len(list(pictures.rglob("*.png"))) < 20:
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    left = files_of(pictures)
+    assert 20 <= len(left) < len(files_of(folder / "pictures"))
+    again, _ = reconstruct(copy, ["reconstruct.batch=7"], quiet, quiet)
+    after = files_of(again / "pictures")
+    assert after.items() >= left.items()
+    shutil.rmtree(again)
+    assert files_of(reconstruct(copy, ["reconstruct.batch=7"], quiet, quiet)[0] / "pictures") == after
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sampler", ["ddim", "dpm_solver_pp_2m"])
+def test_pictures_through_latents_and_by_v(made: tuple[Path, Run, Run], tmp_path: Path, sampler: str) -> None:
+    """A tiny autoencoder in the form of TAESD's files; a generator of its latents that predicts v."""
+    torch.manual_seed(0)
+    for part, network in (("encoder", taesd.encoder(8, 4, 0)), ("decoder", taesd.decoder(8, 4, 0))):
+        save_file(network.state_dict(), tmp_path / f"tiny_{part}.safetensors")
+    latents = [
+        "generator.autoencoder=taesd", f"generator.weights={tmp_path / 'tiny'}", "generator.size=32",
+        "generator.patch=2", "generator.prediction=v",
+    ]  # fmt: skip
+    copy = tmp_path / "runs/run"
+    shutil.copytree(made[1].folder, copy, ignore=shutil.ignore_patterns("reconstruction-*"))
+    run = train_generator(tiny(made[0], *latents, f"paths.runs={copy.parent}"), "test", quiet, quiet)
+    assert json.loads((run.folder / "provenance.json").read_text())["autoencoder"]["kind"] == "taesd"
+    more = [*latents, f"paths.runs={copy.parent}", f"reconstruct.sampler={sampler}"]
+    out, rows = reconstruct(copy, more, quiet, quiet)
+    bound = {r["metric"]: r["value"] for r in rows if r["model"] == "autoencoder" and r["person"] == "all"}
+    assert 0 < bound["ssim"] < 0.999  # random weights: no picture comes back whole
+    assert {Image.open(path).size for path in (out / "pictures").rglob("*.png")} == {(32, 32)}
+    with pytest.raises(SettingsError, match="is not one for a generator of prediction = 'v'"):
+        reconstruct(copy, [*more[:-1], "reconstruct.sampler=euler_flow"], quiet, quiet)
 
 
 def test_the_same_pictures_after_a_kill_and_in_other_batches(

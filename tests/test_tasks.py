@@ -17,13 +17,17 @@ from numpy.typing import NDArray
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from conftest import quiet, small, small_meg, small_pairs
-from synapse_diffusion.config import Recipe
+from synapse_diffusion.adapt import adapt_run
+from synapse_diffusion.config import dump_recipe
 from synapse_diffusion.convert import convert, convert_pairs
 from synapse_diffusion.embed import embed
-from synapse_diffusion.errors import DataError, SettingsError, SplitError, StoreError
+from synapse_diffusion.errors import DataError, RunError, SettingsError, SplitError, StoreError
 from synapse_diffusion.evaluate import evaluate
 from synapse_diffusion.evaluate.asking import questions, two_people
+from synapse_diffusion.models.base import Shape
+from synapse_diffusion.models.eegnet import EEGNet
 from synapse_diffusion.models.fusion import Network
+from synapse_diffusion.parallel import Group
 from synapse_diffusion.predict import predict
 from synapse_diffusion.runs import Run
 from synapse_diffusion.splits import TEST, TRAIN, UNUSED, split_together
@@ -31,10 +35,12 @@ from synapse_diffusion.store.embeddings import EmbeddingTable, open_embeddings, 
 from synapse_diffusion.store.epochs import Epochs
 from synapse_diffusion.store.files import open_store
 from synapse_diffusion.train import train
-from synapse_diffusion.training.examples import read
+from synapse_diffusion.training.examples import Batch, read
+from synapse_diffusion.training.learner import Learner
+from synapse_diffusion.training.objectives import Classes
 from synapse_diffusion.training.parts import make_folds
 from synapse_diffusion.training.setting import Setting
-from synapse_diffusion.training.sources import open_sources
+from synapse_diffusion.training.sources import Source, open_sources
 from synapse_diffusion.training.tasks import make_task
 from synapse_diffusion.training.trained import open_trained
 
@@ -180,6 +186,7 @@ def test_a_fusion_stands_beside_what_it_must_beat(fused: tuple[Run, list[dict[st
     }  # fmt: skip
     compared = {row["model"] for row in scored(rows, metric="right_more_often")}
     assert {"fused - eeg", "fused - meg", "fused - sum", "fused - two eeg people"} <= compared
+    assert {"fused without eeg - meg", "fused without meg - eeg"} <= compared
     assert all(row["modality"] == "eeg+meg" for row in rows)
     assert {row["model"] for row in scored(rows, control="image_features")} == {"gist"}
     splits = run.splits
@@ -204,6 +211,25 @@ def test_without_one_modality_the_fusion_reads_nothing_of_it(fused: tuple[Run, l
     network = models.networks["fused"][0].network
     assert isinstance(network, Network)
     assert network.exponent_M3.abs().sum() > 0  # decided on validation
+
+
+def test_a_fusion_decodes_a_recording_of_one_modality(
+    both: Path, fused: tuple[Run, list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    run, _ = fused
+    pairs = pd.read_csv(run.folder / "predictions/test.tsv", sep="\t")
+    pairs = pairs[(pairs["model"] == "meg") & (pairs["k_repeats"] == 1)].set_index("meg_trial_id")
+    (path,) = predict(run.folder, both / "stores/small-meg", tmp_path, quiet, quiet)
+    alone = pd.read_csv(path, sep="\t").set_index("trial_id")
+    assert alone["person_is_known"].all()
+    assert len(pairs) > 20
+    assert np.allclose(alone.loc[pairs.index, "p(fruit)"], pairs["p(fruit)"], atol=2e-6)
+    with pytest.raises(StoreError, match=r"eeg and meg; a recording of eeg or meg alone is needed"):
+        predict(run.folder, both / "stores", tmp_path, quiet, quiet)
+    with pytest.raises(RunError, match="a fusion; what it says of its test pairs is in predictions/"):
+        predict(run.folder, None, tmp_path, quiet, quiet)
+    with pytest.raises(RunError, match="a fusion; new people are met by runs of one modality"):
+        adapt_run(run.folder, both / "stores/small-meg", None, quiet, quiet)
 
 
 @pytest.mark.slow
@@ -353,6 +379,34 @@ def test_a_concept_on_two_sides_of_two_modalities_is_a_leak(both: Path, monkeypa
         make_folds(sources, task, recipe, quiet)
 
 
+def test_a_test_trial_in_the_scalers_is_a_leak(both: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def leaky(source: Source, stratum_N: NDArray[np.int64], split: NDArray[np.str_], *_: Any, **__: Any) -> Any:
+        return np.flatnonzero(split != UNUSED)
+
+    monkeypatch.setattr("synapse_diffusion.training.folds.final_rows", leaky)
+    with pytest.raises(SplitError, match=r"leak: \d+ test trials of eeg would be in the scalers of fold0_refit"):
+        train(small(both, *RETRIEVE, "train.steps=2", "train.checks=1", f"paths.runs={tmp_path}"), "x", "test")
+
+
+def test_who_lacks_a_modality_teaches_its_decoder_nothing() -> None:
+    shape = Shape(3, 40, 2, 1, 100.0)
+    torch.manual_seed(0)
+    network = Network({"eeg": EEGNet(shape), "meg": EEGNet(shape)}, unit=False).eval()
+    learner = Learner(network, Classes(torch.arange(8) % 2, 2, 0.0), prior=0.0, group=Group(), bfloat16=False)
+    x, person, target = torch.randn(8, 3, 40), torch.zeros(8, dtype=torch.long), torch.arange(8) % 2
+    there = torch.tensor([1, 1, 1, 1, 1, 0, 0, 0.0])
+
+    def gradient(noise: float) -> list[torch.Tensor]:
+        meg = x.flip(0) + noise * (1 - there)[:, None, None] * torch.randn(8, 3, 40)
+        present = {"eeg": torch.ones(8), "meg": there}
+        signals, people = {"eeg": x, "meg": meg}, {"eeg": person, "meg": person}
+        batch = Batch(signals, people, present, target, {"meg": torch.arange(5)})
+        return list(torch.autograd.grad(learner(batch, 0.0), list(network.decoder("meg").parameters())))
+
+    assert all(torch.allclose(a, b, atol=1e-7) for a, b in zip(gradient(0.0), gradient(1.0), strict=True))
+    assert any(g.abs().max() > 1e-3 for g in gradient(0.0))
+
+
 WRONG: Mapping[str, tuple[tuple[str, ...], type[Exception], str]] = {
     "no table": (("target.task=retrieve",), StoreError, "no embedding table of encoder gist; run"),
     "a table that is not there": (("target.task=retrieve", "target.table=x"), StoreError, "missing or damaged"),
@@ -377,11 +431,13 @@ def test_settings_that_do_not_go_together(both: Path) -> None:
 
 
 def test_shuffled_images_are_at_chance(both: Path, tmp_path: Path) -> None:
-    recipe: Recipe = small(both, *RETRIEVE, "labels.shuffled=true", f"paths.runs={tmp_path}", "evaluate.controls=[]")
-    rows = evaluate(train(recipe, "x", "test", quiet, quiet).folder, quiet, quiet)
-    p = [row["p_holm"] for row in scored(rows, control="shuffled_labels") if row["p_holm"] is not None]
-    assert len(p) > 10
-    assert min(p) > 0.01
+    shuffled = ["labels.shuffled=true", "evaluate.controls=[]", "evaluate.dynamics=true", "evaluate.permutations=2000"]
+    rows = evaluate(train(small(both, *RETRIEVE, *shuffled, f"paths.runs={tmp_path}"), "x", "test").folder)
+    claims = [row for row in scored(rows, control="shuffled_labels") if row["p_holm"] is not None]
+    assert len(claims) > 10
+    assert "peak_rank_above_chance" in {row["metric"] for row in claims}
+    assert min(row["p_holm"] for row in claims) > 0.01
+    assert not scored(rows, control="none", metric="peak_rank_above_chance")
 
 
 def test_scores_are_written_as_returned(both: Path, fused: tuple[Run, list[dict[str, Any]]]) -> None:
@@ -416,6 +472,7 @@ def test_the_eyes_alone_have_a_run_of_their_own(both: Path, tmp_path: Path) -> N
     run = train(recipe, "x", "test", quiet, quiet)
     main = train(small_meg(both, *FEW, f"paths.runs={tmp_path}"), "x", "test", quiet, quiet)
     assert run.splits.equals(main.splits)
+    (run.folder / "recipe.toml").write_text(dump_recipe(small_meg(both, *eyes, stores, "evaluate.permutations=2000")))
     rows = scored(evaluate(run.folder, quiet, quiet), control="none", metric="auc", k_repeats=1)
     assert all(row["p_holm"] > 0.01 for row in rows if row["model"] == "linear")
     with pytest.raises(DataError, match=r"no channel EOG9 \(convert\.only_channels\); it has"):

@@ -51,7 +51,7 @@ def make_pipelines(folder: Path) -> Path:
             projection_class_embeddings_input_dim=2 * WIDTH,
         ),
     ).save_pretrained(folder / "unclip")  # fmt: skip
-    as_published(folder / "unclip/text_encoder")
+    as_published(folder / "unclip")
     unet = diffusers.UNet2DConditionModel(
         **UNET, **CROSS, cross_attention_dim=32, addition_embed_type="text_time", addition_time_embed_dim=4,
         projection_class_embeddings_input_dim=40,
@@ -106,8 +106,18 @@ def tiny_adapter(unet: Any) -> dict[str, torch.Tensor]:
     return found
 
 
-def as_published(text_encoder: Path) -> None:
-    """Names as in files of 2023, which transformers 5 writes without the prefix."""
-    path = text_encoder / "model.safetensors"
+def as_published(pipeline: Path) -> None:
+    """Names as in files of 2023: of towers, which transformers 5 writes without the prefix; of autoencoders' attention,
+    which diffusers renamed."""
+    old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    path = next((pipeline / "vae").glob("*.safetensors"))
+    renamed = {}
+    for name, value in load_file(path).items():
+        for new, before in old.items():
+            name = name.replace(f".{new}.", f".{before}.")
+        renamed[name] = value
+    assert any(".query." in name for name in renamed)
+    save_file(renamed, path, {"format": "pt"})
+    path = pipeline / "text_encoder/model.safetensors"
     tensors = {f"text_model.{name.removeprefix('text_model.')}": value for name, value in load_file(path).items()}
     save_file({**tensors, "text_model.embeddings.position_ids": torch.arange(8)[None]}, path, {"format": "pt"})

@@ -32,7 +32,9 @@ def adapt_run(
     """
     folder = Path(folder)
     trained = open_trained(folder, progress)
-    source = other_source(trained, Path(recording))
+    if trained.setting.sources.is_fusion:
+        raise RunError(f"{folder}: a fusion; new people are met by runs of one modality")
+    _, source = other_source(trained, Path(recording))
     _can_meet(trained, source)
     setting = _labelled(trained, source)
     people = sorted(set(source.trials["person"]))

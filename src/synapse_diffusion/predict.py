@@ -37,26 +37,30 @@ def predict(
     Without `recording` each trial of the run's test part, by the decoder of its fold. Of a person whom `adapt` has met
     the weights and scalers are those that it found; else scalers of a person or session that training never met are
     those of all training trials: nothing of the new recording is used (inductive).
-    Raises `RunError`, `StoreError`.
+    A fusion's run decodes a recording of one modality by its decoder of that modality alone; what it says of pairs is
+    in predictions/ after `evaluate`. Raises `RunError`, `StoreError`.
     """
     folder = Path(folder)
     trained = open_trained(folder, progress)
-    if trained.setting.sources.is_fusion:
-        raise RunError(f"{folder}: a fusion; its trial-by-trial predictions are in predictions/ after evaluate")
+    if trained.setting.sources.is_fusion and recording is None:
+        raise RunError(
+            f"{folder}: a fusion; what it says of its test pairs is in predictions/ after evaluate. Name a recording "
+            "of one modality to have it decoded"
+        )
     target = Path(out) if out else folder / "predictions"
     target.mkdir(parents=True, exist_ok=True)
     if recording is None:
         parts = [
-            _predict(trained, number, next(iter(trained.setting.sources.of.values())), rows, progress)
+            _predict(trained, number, name, trained.setting.sources.of[name], rows, progress)
             for number in range(len(trained.folds))
-            for rows in trained.rows(number, TEST).values()
+            for name, rows in trained.rows(number, TEST).items()
         ]
         say(f"{sum(len(part) for part, _ in parts)} test trials are decoded")
         return _write(trained, parts, target, "test")
     if len(trained.folds) > 1:
         say(f"{folder}: {len(trained.folds)} folds; the first one's decoder is used")
     recording = Path(recording)
-    source = other_source(trained, recording)
+    name, source = other_source(trained, recording)
     usable = np.flatnonzero(source.trials["usable"].to_numpy())
     say(f"{recording}: {len(usable)} of {len(source.trials)} trials can be cut")
     person_N = source.trials["person"].to_numpy(dtype=str)[usable]
@@ -64,16 +68,17 @@ def predict(
     for person in np.unique(person_N):
         file = folder / "people" / f"{person}.safetensors"
         met_before = load_person(file) if file.exists() else None
-        parts.append(_predict(trained, 0, source, usable[person_N == person], progress, met_before))
+        parts.append(_predict(trained, 0, name, source, usable[person_N == person], progress, met_before))
     return _write(trained, parts, target, recording.resolve().name)
 
 
 def _predict(
-    trained: Trained, number: int, source: Source, rows: Index, progress: Progress, person: Person | None = None
-) -> tuple[pd.DataFrame, Mapping[str, np.ndarray[tuple[int, ...], np.dtype[np.float32]]]]:
-    """Rows decoded by a fold's final decoders (as they are for one person): a table, and vectors by model."""
+    trained: Trained, number: int, name: str, source: Source, rows: Index, progress: Progress,
+    person: Person | None = None,
+) -> tuple[pd.DataFrame, Mapping[str, np.ndarray[tuple[int, ...], np.dtype[np.float32]]]]:  # fmt: skip
+    """Rows of a modality, decoded by a fold's final decoders (as they are for one person): a table, and vectors by
+    model."""
     setting, models = trained.setting, trained.models(number, final=True)
-    [name] = setting.sources.of
     data = ScaledEpochs(
         source.epochs, trained.run.read_scalers(), setting.scaler_stage(trained.stage(number, final=True), name),
         setting.recipe.view,
@@ -85,7 +90,7 @@ def _predict(
     table = source.trials.iloc[rows][list(ABOUT)].reset_index(drop=True).assign(fold=number)
     known = source.people | ({person.name} if person else set())
     table["person_is_known"] = source.trials["person"].iloc[rows].isin(known).astype(int).to_numpy()
-    main = network_names(setting)[0]
+    main = name if setting.sources.is_fusion else network_names(setting)[0]
     if setting.task.kind == "retrieve":
         return table, {main: _vectors(models, asked, main, progress)}
     score_NK = models.ask(asked, only=main)[main]

@@ -205,6 +205,8 @@ class ReconstructSettings(Settings):
     """CLIP ViT-L/14, a folder or a name on huggingface.co, for its column."""
     networks: str = ""
     """Folder of torchvision's published weights (AlexNet, Inception, ...), for their columns."""
+    dreamsim: str = ""
+    """Folder of DreamSim's ensemble checkpoint, for its column."""
     batch: Count = 64
     """Pictures drawn at once."""
     seed: Annotated[int, Field(ge=0)] = 0

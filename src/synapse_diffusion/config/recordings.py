@@ -19,6 +19,7 @@ from synapse_diffusion.config.base import (
 )
 
 LOWEST_HIGHPASS_HZ: Final = 0.01
+NOTCH_BAND_HZ: Final = 0.5  # of a notch filter's transitions
 
 
 class PathSettings(Settings):

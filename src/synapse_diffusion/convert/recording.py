@@ -26,6 +26,7 @@ from synapse_diffusion.bids import (
 )
 from synapse_diffusion.bids.recordings import read_json
 from synapse_diffusion.config import ConvertSettings, Recipe
+from synapse_diffusion.config.recordings import NOTCH_BAND_HZ
 from synapse_diffusion.config.tree import conversion_settings, digest_of
 from synapse_diffusion.convert.channels import apply_matrix, judge, listed, repair_matrix, with_status
 from synapse_diffusion.convert.ica import ica_matrix
@@ -194,8 +195,8 @@ def fir_plan(settings: ConvertSettings, sfreq: float, path: Path) -> FirPlan:
     short = _design(sfreq, None, high) if high else np.ones(1)
     notch = np.ones(1)
     for hz in settings.notch_hz:
-        half = hz / 400 + 0.5  # MNE's notch_filter: width hz / 200, transitions of 0.5 Hz on both sides
-        notch = np.convolve(notch, _design(settings.sfreq, hz + half, hz - half, transition=0.5))
+        half = hz / 400 + NOTCH_BAND_HZ  # MNE's notch_filter: width hz / 200, and transitions on both sides
+        notch = np.convolve(notch, _design(settings.sfreq, hz + half, hz - half, transition=NOTCH_BAND_HZ))
     return FirPlan(full, short, ratio.numerator, ratio.denominator, notch if settings.notch_hz else None)
 
 

@@ -24,6 +24,7 @@ from synapse_diffusion.errors import DataError, MissingError
 
 MEAN: Final = (0.485, 0.456, 0.406)
 STD: Final = (0.229, 0.224, 0.225)
+COUNTER: Final = "num_batches_tracked"  # of batch normalisation: older files lack it, and nothing here reads it
 DREAMSIM_FILES: Final = (
     "dino_vitb16_pretrain.pth", "open_clip_vitb16_pretrain.pth.tar", "clip_vitb16_pretrain.pth.tar", "ensemble_lora",
 )  # fmt: skip
@@ -167,7 +168,11 @@ def _loaded(
     except Exception as error:  # a torchvision that was built for another torch fails in many ways
         raise MissingError(f"torchvision cannot be used ({_line(error)}); install the one for your torch") from None
     given = {key.removeprefix("module."): tensor for key, tensor in _read(path).items()}
-    needed = {key: tuple(t.shape) for key, t in model.state_dict().items() if not key.startswith(network.spare)}
+    needed = {
+        key: tuple(t.shape)
+        for key, t in model.state_dict().items()
+        if not key.startswith(network.spare) and not key.endswith(COUNTER)
+    }
     for key, expected in needed.items():
         shape = tuple(given[key].shape) if key in given else None
         if shape != expected:

@@ -173,9 +173,14 @@ def _check_weights(pipe: Any, folder: Path, variant: str) -> None:
             )
 
 
+OLD_NAMES: Final = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+
+
 def _plain(key: str) -> str:
-    """transformers 5 drops the prefix of CLIP's two towers, which published files have."""
-    return re.sub(r"^(text|vision)_model\.", "", key)
+    """The key as libraries have it after loading: transformers 5 drops the prefix of CLIP's two towers, which published
+    files have, and diffusers renames the attention of autoencoders that were published before May 2023."""
+    key = re.sub(r"^(text|vision)_model\.", "", key)
+    return re.sub(r"(?<=\.)(query|key|value|proj_attn)(?=\.(weight|bias)$)", lambda m: OLD_NAMES[m[1]], key)
 
 
 def _with_unknown(pipe: Any) -> None:

@@ -25,7 +25,7 @@ def questions(setting: Setting, rows: Mapping[str, Index], targets: Mapping[str,
     """Single trials, then means over k repeats by setting (0: all). Of a fusion pairs of them, no trial twice."""
     recipe = setting.recipe
     tables = {name: setting.sources.of[name].trials.iloc[r].assign(row=r) for name, r in rows.items()}
-    most = min(_most(table) for table in tables.values())
+    most = most_repeats(setting, rows)
     for k in dict.fromkeys([1, *(most if k == 0 else k for k in recipe.evaluate.k_repeats)]):
         if not 1 <= k <= most:
             continue
@@ -47,10 +47,11 @@ def pick_of(setting: Setting, modality: str, groups: Sequence[Index]) -> Pick:
     return Pick(np.concatenate(groups) if len(groups) else np.empty(0, np.int64), sizes, people)
 
 
-def _most(table: pd.DataFrame) -> int:
-    """The largest number of repeats of an image for one person."""
-    shown = table[table["image_id"] != NOT_AVAILABLE]
-    return int(shown.groupby(["person", "image_id"]).size().max()) if len(shown) else 1
+def most_repeats(setting: Setting, rows: Mapping[str, Index]) -> int:
+    """The largest number of repeats of an image for one person; of a fusion, of the modality that has fewer."""
+    tables = [setting.sources.of[name].trials.iloc[r] for name, r in rows.items()]
+    shown = [table[table["image_id"] != NOT_AVAILABLE] for table in tables]
+    return min(int(t.groupby(["person", "image_id"]).size().max()) if len(t) else 1 for t in shown)
 
 
 def _groups(table: pd.DataFrame, k: int, rng: np.random.Generator) -> list[Index]:

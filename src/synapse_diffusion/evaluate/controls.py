@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from synapse_diffusion.config import Recipe
+from synapse_diffusion.config.recordings import NOTCH_BAND_HZ
 from synapse_diffusion.errors import SynapseError
 from synapse_diffusion.evaluate.asking import Question
 from synapse_diffusion.evaluate.confounds import IMAGE_FEATURES, image_feature_answers
@@ -102,7 +103,8 @@ def _before_the_picture(
     rows = final[usable[final]]
     pick = question.asked.picks[name]
     whole = np.add.reduceat(~usable[pick.rows], np.cumsum(pick.size_N) - pick.size_N) == 0
-    target_N = setting.task.of[name].target_N
+    target_N = setting.task.of[name].target_N.copy()
+    target_N[rows] = setting.targets({name: rows}, number)[name]
     if not whole.any() or len(rows) < 2 or epochs.n_times != source.epochs.n_times:
         return None
     groups = [g for g, kept in zip(np.split(pick.rows, np.cumsum(pick.size_N)[:-1]), whole, strict=True) if kept]
@@ -132,11 +134,10 @@ def _before_the_picture(
 
 
 def _half_kernel_s(recipe: Recipe) -> float:
-    """Half the longest of `convert`'s filter kernels, MNE's 3.3 / transition band (firwin, Hamming)."""
+    """Half of what `convert`'s filters reach: a kernel of MNE's 3.3 / transition band (firwin, Hamming) for the band,
+    one more for each notch."""
     convert = recipe.convert
     bands = [max(0.25 * (convert.lowpass_hz or convert.sfreq / 2), 2.0)]
     if convert.highpass_hz:
         bands.append(min(max(0.25 * convert.highpass_hz, 2.0), convert.highpass_hz))
-    if convert.notch_hz:
-        bands.append(1.0)
-    return 0.5 * 3.3 / min(bands)
+    return 0.5 * (3.3 / min(bands) + len(convert.notch_hz) * 3.3 / NOTCH_BAND_HZ)

@@ -87,11 +87,14 @@ class _Person:
 def dynamics(trained: Trained, progress: Progress) -> list[dict[str, Any]]:
     """Curves over time into dynamics.tsv and figures, the largest value of each as a score row.
 
-    Of the first fold; of a fusion for each modality.
+    Of the first fold; of a fusion for each modality. Only people with training trials of their own, two or more of
+    each class, have curves. Contiguous blocks have no p: what is exchanged there are stretches, not concepts.
     """
     setting, rows, tables = trained.setting, [], []
     for modality, source in setting.sources.of.items():
         people = _people(trained, modality)
+        if not people:
+            continue
         width = max(1, round(BIN_S * source.epochs.sfreq))
         n_bins = source.epochs.n_times // width
         times_s = source.epochs.times[: n_bins * width].reshape(n_bins, width).mean(1)
@@ -119,22 +122,26 @@ def dynamics(trained: Trained, progress: Progress) -> list[dict[str, Any]]:
             score = Score(
                 f"peak_{name}", float(value_T[best]), curve.chance, np.nan, np.nan, float(p_T[best]), len(people)
             )
+            control = "shuffled_labels" if setting.recipe.labels.shuffled else "none"
             rows.append(score_row(score, task=setting.task.kind, split=TEST, modality=modality, model="linear",
-                                  seed=setting.recipe.train.seed))  # fmt: skip
+                                  seed=setting.recipe.train.seed, control=control))  # fmt: skip
             draw_time_course(
                 times_s, value_T, curve.chance, curve.limit, MEASURES[name],
                 f"{setting.recipe.data.name}, {modality}: mean of {len(people)} people",
                 trained.run.folder / f"figures/{name}_{modality}.png",
             )  # fmt: skip
-    write_table(pd.concat(tables, ignore_index=True), trained.run.folder / "dynamics.tsv")
+    columns = ["modality", "measure", "time_s", "value", "p"]
+    table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
+    write_table(table, trained.run.folder / "dynamics.tsv")
     return rows
 
 
 def _people(trained: Trained, modality: str) -> list[_Person]:
     setting = trained.setting
     source = setting.sources.of[modality]
-    target_N = setting.task.of[modality].target_N
     final = trained.trained_rows(0, final=True)[modality]
+    target_N = setting.task.of[modality].target_N.copy()
+    target_N[final] = setting.targets({modality: final}, 0)[modality]
     test = trained.rows(0, TEST)[modality]
     data = ScaledEpochs(
         source.epochs, trained.run.read_scalers(), setting.scaler_stage(trained.stage(0, final=True), modality),
@@ -146,7 +153,8 @@ def _people(trained: Trained, modality: str) -> list[_Person]:
     found = []
     for person in sorted(set(person_N[test])):
         mine = final[person_N[final] == person]
-        if len(mine) < 2:  # nobody's weights: a person whom training never met
+        count_K = np.bincount(target_N[mine], minlength=len(setting.task.names))
+        if len(mine) < 2 or (setting.task.kind == "classify" and count_K.min() < 2):
             continue
         some = np.sort(np.random.default_rng(setting.recipe.evaluate.seed).permutation(mine)[:MOST_TRIALS])
         asked = test[person_N[test] == person]
@@ -167,7 +175,7 @@ def _areas(people: list[_Person], width: int, trained: Trained) -> Curve:
     for person in people:
         score_TNK, _ = lda_log_probability(person.train_NCT, person.train_N, person.test_NCT, width)
         observed.append([auc(score_NK, person.test_N) for score_NK in score_TNK])
-        if settings.permutations:
+        if settings.permutations and trained.setting.recipe.split.method != "blocks":
             rng = np.random.default_rng(settings.seed)
             null.append(null_areas(score_TNK, person.test_N, person.unit_N, settings.permutations, rng))
     return Curve.of("auc", np.mean(observed, axis=0), null, 0.5)

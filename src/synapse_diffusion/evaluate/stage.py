@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from synapse_diffusion.evaluate.asking import Question, pick_of, questions, two_people
+from synapse_diffusion.evaluate.asking import Question, most_repeats, pick_of, questions, two_people
 from synapse_diffusion.evaluate.confounds import feature_inputs, feature_table
 from synapse_diffusion.evaluate.controls import control_answers
 from synapse_diffusion.evaluate.dynamics import dynamics
@@ -59,6 +59,10 @@ def evaluate(folder: Folder, say: Say = silent, progress: Progress = silent) -> 
     trained = open_trained(Path(folder), progress)
     setting, rows = trained.setting, []
     features, observers = feature_table(trained, say), _observers(trained)
+    most = max(most_repeats(setting, trained.rows(number, TEST)) for number in range(len(trained.folds)))
+    for k in setting.recipe.evaluate.k_repeats:
+        if k > most:
+            say(f"evaluate.k_repeats = {k} is left out: a test image has {most} repeats of one person at most")
     for split in (VALIDATION, TEST):
         answers, tables = [], []
         gallery_K = _gallery(trained, split)
@@ -69,11 +73,16 @@ def evaluate(folder: Folder, say: Say = silent, progress: Progress = silent) -> 
         together = joined(answers)
         rows += score_rows(setting, together, split, gallery_K, setting.recipe.evaluate.seed, progress)
         rows += difference_rows(setting, together, split, _main(trained))
+        for missing in setting.sources.of if setting.sources.is_fusion else ():
+            ours, left = f"{FUSED} without {missing}", {*setting.sources.of} - {missing}
+            mine = [answer for answer in together if answer.model in {ours, *left}]
+            rows += difference_rows(setting, mine, split, ours)
         trained.run.write_predictions(split, pd.concat(tables, ignore_index=True))
         draw_part(trained, together, split)
-    rows = with_holm(rows + _larger_galleries(trained, progress))
+    rows += _larger_galleries(trained, say, progress)
     if setting.recipe.evaluate.dynamics:
         rows += dynamics(trained, progress)
+    rows = with_holm(rows)
     if setting.recipe.evaluate.maps:
         map_contributions(trained, progress)
     trained.run.write_scores(rows, _inputs(trained.run))
@@ -207,7 +216,7 @@ def _observed(trained: Trained, observers: Observers, question: Question, galler
     return {} if found is None else {"observer": found}
 
 
-def _larger_galleries(trained: Trained, progress: Progress) -> list[dict[str, Any]]:
+def _larger_galleries(trained: Trained, say: Say, progress: Progress) -> list[dict[str, Any]]:
     """The test decisions again among more images: of test concepts first, then others; none was trained as a target
     of a test trial, but pictures of trained concepts were seen in training, which makes them harder to tell apart."""
     setting, rows = trained.setting, []
@@ -216,6 +225,8 @@ def _larger_galleries(trained: Trained, progress: Progress) -> list[dict[str, An
         return []
     images = setting.task.table.rows
     for size in sizes:
+        if size > len(images):
+            say(f"evaluate.gallery = {size}: the table has {len(images)} images, all of which are taken")
         answers = []
         for number in range(len(trained.folds)):
             progress(f"gallery of {size}", number, len(trained.folds))

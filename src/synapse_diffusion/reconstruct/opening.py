@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from synapse_diffusion.config import Recipe, dump_recipe, parse_recipe
-from synapse_diffusion.config.tree import PICTURES
+from synapse_diffusion.config.tree import PICTURES, digest_of
 from synapse_diffusion.errors import RunError, SettingsError
 from synapse_diffusion.parallel import choose_device
 from synapse_diffusion.reconstruct.pretrained import Source, find_pretrained, image_vectors, open_pretrained
 from synapse_diffusion.runs import open_run
 from synapse_diffusion.store.embeddings import EmbeddingTable
+from synapse_diffusion.store.files import file_digest
 from synapse_diffusion.training.brain import Predictor, fit_predictor
 from synapse_diffusion.training.pictured import (
+    WEIGHTS,
     Files,
     Parts,
     check_recipe,
@@ -78,6 +80,7 @@ def open_pictured(folder: Path, overrides: Sequence[str], progress: Progress) ->
                 "settings of the branch generator), or name a pretrained pipeline by pretrained.pipeline"
             )
         generator = open_generator(made.folder, digest, device)
+        digest = digest_of({"settings and data": digest, "weights": file_digest(made.checkpoint(WEIGHTS))})
     truth = generator.conditions.of_images(table, files.small(list(table.rows["image_id"]), recipe.generator.size))
     return Opened(recipe, trained, parts, files, generator, digest, truth)
 

@@ -27,6 +27,7 @@ from synapse_diffusion.metrics import (
     two_way_within,
 )
 from synapse_diffusion.metrics.pictures import mean_colour, pixcorr_table, ssim_table
+from synapse_diffusion.reconstruct.tables import BRAIN
 from synapse_diffusion.runs import score_row, with_holm
 from synapse_diffusion.splits import TEST
 
@@ -34,6 +35,7 @@ Array = NDArray[np.float64]
 Key = tuple[str, str, int]
 """Source, person and number of repeats."""
 NOT_CLAIMS: Final = ("shuffled", "none", "other_person", "true", "autoencoder", "nearest")
+PLAIN: Final = ("pixcorr", "ssim")  # whose values depend on the pictures' size
 N_WAY: Final = (50, 1)  # Chen et al. 2023
 LOWER: Final = {"correlation_distance": distance_table, "squared_distance": squared_table}
 GIST: Final = "gist"
@@ -53,7 +55,10 @@ class Drawn:
 def columns_of(settings: ReconstructSettings, device: torch.device) -> list[Column | Missing]:
     """GIST, always; the published networks and Tiny Darknet where their weights are, each else with the reason."""
     gist = Column(GIST, "two_way", build_encoder(EmbedSettings(encoder="gist", layers=("gist",)), device), "gist")
-    return [gist, *build_columns(Weights(settings.networks, settings.clip, "", settings.darknet), device)]
+    return [
+        gist,
+        *build_columns(Weights(settings.networks, settings.clip, settings.dreamsim, settings.darknet), device),
+    ]
 
 
 @dataclass(frozen=True)
@@ -93,7 +98,11 @@ def score(
         tables[key] = _tables(one, recon, true[mine], features(columns, recon), of_true, columns, category_K)
         colours[key] = mean_colour(recon), true_colours[mine]
         about = _about(*key, modality)
-        rows += [score_row(_score(name, table, settings), **about) for name, table in tables[key].items()]
+        size = f"of pictures of {recon.shape[-2]} x {recon.shape[-1]}"
+        rows += [
+            score_row(_score(name, table, settings), **about, note=size if name in PLAIN else None)
+            for name, table in tables[key].items()
+        ]
         rows.append(score_row(_colour(*colours[key], settings), **about))
     return with_holm(rows + _over_people(tables, colours, settings, modality))
 
@@ -148,35 +157,68 @@ def _colour(recon: Array, true_K3: Array, settings: EvaluateSettings) -> Score:
 def _over_people(
     tables: Mapping[Key, Tables], colours: Mapping[Key, tuple[Array, Array]], settings: EvaluateSettings, modality: str
 ) -> list[dict[str, Any]]:
-    """Means over people who have seen the same images; then what is more than without a brain (the headline), than
-    with another picture's signal, than the nearest training pictures, and than with less of the brain."""
+    """Means over people, of the images that all have seen; then what is more than without a brain (the headline), than
+    with another picture's signal, than the nearest training pictures, and than with less of the brain. Where people
+    have no two images in common, each person's by themselves."""
     rows: list[dict[str, Any]] = []
     means = {(s, k): tables[s, p, k] for s, p, k in tables if p == "all"}
     for source, k in dict.fromkeys((s, k) for s, p, k in tables if p != "all"):
         keys = [key for key in tables if key[0] == source and key[2] == k]
-        first = tables[keys[0]]
-        if any(not np.array_equal(tables[key]["pixcorr"].images_K, first["pixcorr"].images_K) for key in keys):
+        mean = _mean([tables[key] for key in keys])
+        if not mean:
             continue
-        means[source, k] = {
-            name: replace(table, values_KK=np.mean([tables[key][name].values_KK for key in keys], axis=0))
-            for name, table in first.items()
-        }
+        means[source, k] = mean
         about = _about(source, "all", k, modality) | {"n_people": len(keys)}
-        rows += [score_row(_score(name, table, settings), **about) for name, table in means[source, k].items()]
-        joined_KS3 = np.concatenate([colours[key][0] for key in keys], axis=1)  # dealt to the pictures all alike
-        rows.append(score_row(_colour(joined_KS3, colours[keys[0]][1], settings), **about))
-    for k in [k for source, k in means if source == "brain"]:
-        about = _about("brain", "all", k, modality)
-        less = [source for source, of_k in means if source.startswith("brain ") and of_k == k]
-        for other in (("none", 0), *((name, k) for name in ("shuffled", "nearest", *less))):
-            base = means.get(other, {})
-            about["model"] = f"brain - {other[0]}"
-            rows += [
-                score_row(_beyond(name, own, base[name], settings), **about)
-                for name, own in means["brain", k].items()
-                if name in base and np.array_equal(base[name].images_K, own.images_K)
-            ]
+        rows += [score_row(_score(name, table, settings), **about) for name, table in mean.items()]
+        kept = [np.isin(tables[key]["pixcorr"].images_K, mean["pixcorr"].images_K) for key in keys]
+        # dealt to the pictures all alike
+        joined_KS3 = np.concatenate([colours[key][0][at] for key, at in zip(keys, kept, strict=True)], axis=1)
+        rows.append(score_row(_colour(joined_KS3, colours[keys[0]][1][kept[0]], settings), **about))
+    apart = not any(source == BRAIN for source, _ in means)
+    for person in sorted({p for _, p, _ in tables if p != "all"}) if apart else ["all"]:
+        own = {(s, k): table for (s, p, k), table in tables.items() if p == person} if apart else {}
+        rows += _differences({**means, **own}, person, settings, modality)
     return rows
+
+
+def _differences(
+    of: Mapping[tuple[str, int], Tables], person: str, settings: EvaluateSettings, modality: str
+) -> list[dict[str, Any]]:
+    """What the brain adds to each control (source, k), of the images that both have."""
+    rows: list[dict[str, Any]] = []
+    for k in [k for source, k in of if source == BRAIN]:
+        about = _about(BRAIN, person, k, modality)
+        less = [source for source, of_k in of if source.startswith(f"{BRAIN} ") and of_k == k]
+        for other in (("none", 0), *((name, k) for name in ("shuffled", "nearest", *less))):
+            about["model"] = f"{BRAIN} - {other[0]}"
+            for name, table in of[BRAIN, k].items():
+                pair = _shared([table, of[other][name]]) if name in of.get(other, {}) else []
+                if pair:
+                    rows.append(score_row(_beyond(name, pair[0], pair[1], settings), **about))
+    return rows
+
+
+def _mean(tables: Sequence[Tables]) -> Tables:
+    """Of the images that all tables have; nothing of metrics that have fewer than two in common."""
+    found = {}
+    for name in tables[0]:
+        parts = _shared([of[name] for of in tables]) if all(name in of for of in tables) else []
+        if parts:
+            found[name] = replace(parts[0], values_KK=np.mean([part.values_KK for part in parts], axis=0))
+    return found
+
+
+def _shared(tables: Sequence[Table]) -> list[Table]:
+    """The tables' images that all of them have, in order; none, where these are fewer than two."""
+    common = set.intersection(*(set(table.images_K.tolist()) for table in tables))
+    if len(common) < 2:
+        return []
+    found = []
+    for table in tables:
+        at = np.flatnonzero(np.isin(table.images_K, list(common)))
+        category_K = None if table.category_K is None else table.category_K[at]
+        found.append(Table(table.values_KK[np.ix_(at, at)], table.images_K[at], category_K))
+    return found
 
 
 def _beyond(name: str, brain: Table, control: Table, settings: EvaluateSettings) -> Score:

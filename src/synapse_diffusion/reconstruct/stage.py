@@ -16,6 +16,7 @@ from synapse_diffusion.encoders.features import Column, Missing
 from synapse_diffusion.errors import DataError
 from synapse_diffusion.figures.pictures import draw_pictures
 from synapse_diffusion.figures.scores import draw_bars
+from synapse_diffusion.parallel import choose_device
 from synapse_diffusion.reconstruct.drawing import as_bytes, draw, save_picture
 from synapse_diffusion.reconstruct.opening import Opened, open_pictured
 from synapse_diffusion.reconstruct.pretrained import (
@@ -36,7 +37,7 @@ from synapse_diffusion.types import NOT_AVAILABLE, Folder, Progress, Say, silent
 
 PAGE: Final = 12  # images a grid
 TASK: Final = "reconstruct"
-FREE: Final = ("batch", "darknet", "clip", "networks")
+FREE: Final = ("batch", "darknet", "clip", "networks", "dreamsim")
 """Settings that change no picture."""
 
 
@@ -85,14 +86,13 @@ def redraw(opened: Opened, say: Say, progress: Progress) -> tuple[Path, list[dic
     say(f"{len(pictures)} pictures of {len(parts.test)} images in {out / 'pictures'}")
     small = dict(zip(parts.test, files.small(parts.test, recipe.generator.size), strict=True))
     drawn = _groups(drafts, pictures)
-    images = drawn[0].images
-    seen = {name: small[name] for name in images}
+    seen = {name: small[name] for name in sorted({str(name) for one in drawn for name in one.images})}
     bounds = _bounds(generator, seen) + _nearest(drafts, opened.truth, parts.train, files, recipe.generator.size)
     _keep(bounds, out / "pictures")
     drawn += bounds
     progress("scoring pictures", 0, 1)
-    columns = columns_of(settings, torch.device("cpu"))
-    category = _categories(opened.trained, images)
+    columns = columns_of(settings, choose_device(recipe.execution.device))
+    category = _categories(opened.trained, list(seen))
     rows = score(drawn, seen, category, columns, recipe.evaluate, "+".join(opened.trained.setting.sources.of))
     opened.trained.run.write_scores(rows, inputs)
     _write_columns(columns, out, say)
@@ -202,12 +202,9 @@ def _draw_grids(drawn: Sequence[Drawn], seen: Mapping[str, NDArray[np.uint8]], o
         every = one.source == "brain"
         if one.k_repeats not in (0, largest) or not (every or one.person in (first, "all")):
             continue
-        at = {name: k for k, name in enumerate(one.images)}
-        if set(images) - set(at):
-            continue
-        order = [at[name] for name in images]
         title = f"brain\nsub-{one.person}" if every else names.get(one.source, one.source)
-        columns[title] = one.pictures[order, 0]
+        columns[title] = np.full_like(columns["seen"], 255)  # white: a picture that this person was not shown
+        columns[title][np.searchsorted(images, one.images)] = one.pictures[:, 0]
     for page, start in enumerate(range(0, len(images), PAGE)):
         part = {name: pictures[start : start + PAGE] for name, pictures in columns.items()}
         draw_pictures(part, out / f"grid_{page + 1:02d}.png")

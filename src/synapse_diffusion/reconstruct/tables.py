@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from synapse_diffusion.config import Recipe, ReconstructSettings
+from synapse_diffusion.errors import SettingsError
 from synapse_diffusion.splits import TEST
 from synapse_diffusion.store.embeddings import EmbeddingTable
 from synapse_diffusion.training.brain import Predictor
@@ -46,13 +47,17 @@ def test_means(trained: Trained, number: int, settings: ReconstructSettings) -> 
     target_N = trained.setting.task.of[first].target_N[table.index.to_numpy()]
     asked = []
     for k in dict.fromkeys(fewest if k == 0 else k for k in settings.k_repeats):
-        if k <= fewest:
-            rng = np.random.default_rng([settings.seed, k])
-            picks = {
-                name: _pick(trained, name, [groups[e[name], i] for e, i in who], k, rng)
-                for name, groups in found.items()
-            }
-            asked.append((Asked(picks, target_N), about.reset_index(drop=True).assign(k_repeats=k)))
+        if k > fewest:
+            raise SettingsError(
+                f"reconstruct.k_repeats = {k}: some test image was shown to someone {fewest} times only; ask for that "
+                "many at most, or for 0, which is that many"
+            )
+        rng = np.random.default_rng([settings.seed, k])
+        picks = {
+            name: _pick(trained, name, [groups[e[name], i] for e, i in who], k, rng)
+            for name, groups in found.items()
+        }  # fmt: skip
+        asked.append((Asked(picks, target_N), about.reset_index(drop=True).assign(k_repeats=k)))
     return asked
 
 

@@ -285,7 +285,8 @@ def _shape(models: FoldModels, name: str, settings: ReconstructSettings) -> tupl
         return 1, True
     baselines, shape = models.baselines[name], models.setting.shapes[name]
     if LINEAR not in baselines:
-        return bin_width(shape.n_sensors, shape.n_times, shape.sfreq), shape.n_people == 1
+        pooled = shape.n_people == 1 or bool(models.setting.recipe.split.new_people)
+        return bin_width(shape.n_sensors, shape.n_times, shape.sfreq), pooled
     choice = baselines[LINEAR].choice
     return choice.width, choice.pooled
 

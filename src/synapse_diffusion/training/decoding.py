@@ -211,7 +211,7 @@ def temperature(setting: Setting, score_NK: Scores, truth_N: Index) -> float:
     score, truth = torch.from_numpy(score_NK), torch.from_numpy(truth_N)
     if setting.task.answers is not None:
         return best_odds_temperature(score, torch.from_numpy(setting.task.answers[truth_N]))
-    return best_temperature(score, truth)
+    return best_temperature(score, truth, balanced=setting.task.kind == "classify")
 
 
 def log_likelihood(setting: Setting, score_NK: Scores, at: float) -> Scores:

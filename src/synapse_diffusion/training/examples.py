@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Final
 
@@ -75,6 +75,8 @@ class Batch:
     people: Mapping[str, torch.Tensor]
     present: Mapping[str, torch.Tensor]
     target_B: torch.Tensor
+    recorded_B: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    """Which of the whole batch (B,) have a trial of a modality, indices on the CPU; of those that some lack."""
 
     def tensors(self) -> list[torch.Tensor]:
         """All of it."""

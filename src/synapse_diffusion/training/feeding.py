@@ -49,7 +49,8 @@ class Feed:
         rng = np.random.default_rng([*self.key, DRAW, step])
         items = self._items(step)
         asked = self.examples.draw(items, rng, self.settings.repeats, self.settings.repeat_weights)
-        present = self._modalities(len(items), rng)
+        there = {name: pick.size_N > 0 for name, pick in asked.picks.items()}
+        present = self._modalities(np.logical_and.reduce(list(there.values())), rng)
         share = self.group.share(len(items))
         shift = {name: self._shift(asked, name, share, rng) for name in asked.picks}
         moved = None if all(s is None for s in shift.values()) else {n: s for n, s in shift.items() if s is not None}
@@ -60,7 +61,8 @@ class Feed:
         kept = {
             name: p * torch.from_numpy(present[name][share]).to(device, p.dtype) for name, p in batch.present.items()
         }
-        return Batch(signals, batch.people, kept, target_B)
+        recorded = {name: torch.from_numpy(np.flatnonzero(of)) for name, of in there.items() if not of.all()}
+        return Batch(signals, batch.people, kept, target_B, recorded)
 
     def batches(self, start: int, stop: int) -> Iterator[Batch]:
         """Batches of these steps, from threads of their own."""
@@ -92,15 +94,15 @@ class Feed:
             self._order = (number, order)
         return order[k * self.batch : (k + 1) * self.batch]
 
-    def _modalities(self, n: int, rng: np.random.Generator) -> dict[str, NDArray[np.float64]]:
-        """Which modalities each trial's fused output has: sometimes one is left out, never the last."""
-        names = list(self.examples.trials)
+    def _modalities(self, all_N: NDArray[np.bool_], rng: np.random.Generator) -> dict[str, NDArray[np.float64]]:
+        """Which modalities each trial's fused output has: sometimes one is left out, where `all_N` are there."""
+        names, n = list(self.examples.trials), len(all_N)
         out = {name: np.ones(n) for name in names}
         if len(names) > 1 and self.settings.modality_dropout:
             lacking = rng.random(n) < self.settings.modality_dropout
             which = rng.integers(0, len(names), n)
             for k, name in enumerate(names):
-                out[name][lacking & (which == k)] = 0.0
+                out[name][lacking & all_N & (which == k)] = 0.0
         return out
 
     def _shift(self, asked: Asked, name: str, share: slice, rng: np.random.Generator) -> NDArray[np.int64] | None:

@@ -18,7 +18,7 @@ from synapse_diffusion.parallel import (
     wait_for_all,
 )
 from synapse_diffusion.runs import Run, load_tensors, save_atomically
-from synapse_diffusion.splits import TRAIN, VALIDATION
+from synapse_diffusion.splits import TEST, TRAIN, VALIDATION
 from synapse_diffusion.store.files import write_table
 from synapse_diffusion.training.baselines import (
     Sample,
@@ -122,6 +122,8 @@ class FoldFits:
         for modality, source in setting.sources.of.items():
             name = setting.scaler_stage(stage, modality)
             target_N, view = setting.task.of[modality].target_N, setting.recipe.view
+            if n_test := int((self.fold[modality][rows[modality]] == TEST).sum()):
+                raise SplitError(f"leak: {n_test} test trials of {modality} would be in the scalers of {name}")
             fitted = fit_scalers(source.epochs, rows[modality], target_N, view, name, setting.recipe.train.seed)
             if self.group.rank == 0:
                 self.run.add_scalers(fitted)

@@ -50,8 +50,16 @@ class Learner(Trainable):
             out = self.network(batch.signals, batch.people, batch.present, fold_B)
         if progress is None:
             return gather(out[self.network.main].float(), self._group)
-        losses = [self.objective(gather(o.float(), self._group), batch.target_B, progress) for o in out.values()]
+        losses = [self._loss(name, gather(o.float(), self._group), batch, progress) for name, o in out.items()]
         return torch.stack(losses).sum() + self._prior * self.network.linear_penalty()
+
+    def _loss(self, name: str, out_BD: Tensor, batch: Batch, progress: float) -> Tensor:
+        """Of one output: a modality's own over the trials of it that there are."""
+        target_B = batch.target_B
+        if name in batch.recorded_B:
+            at = batch.recorded_B[name].to(target_B.device)
+            out_BD, target_B = out_BD[at], target_B[at]
+        return self.objective(out_BD, target_B, progress) if len(target_B) else 0 * out_BD.sum()
 
     def _folds(self, target_B: Tensor) -> Tensor | None:
         """The fold of each trial of this process's share."""

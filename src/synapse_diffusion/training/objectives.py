@@ -166,7 +166,8 @@ class Images(Objective):
         if progress < self._settings.mmd_share:
             unit = functional.normalize
             idle = sum((p.sum() * 0 for p in self.parameters()), torch.zeros((), device=out_BD.device))
-            return mmd(unit(out_BD, dim=1), unit(target_BD, dim=1)) + idle
+            # a learned map of images that followed as well would bring both to one place
+            return mmd(unit(out_BD, dim=1), unit(target_BD.detach(), dim=1)) + idle
         if self.temperature is None:
             distance = cosine_loss if self._settings.name == "cosine" else squared_loss
             return distance(out_BD, target_BD)

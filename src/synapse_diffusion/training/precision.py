@@ -8,7 +8,13 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from synapse_diffusion.losses import TEMPERATURES
+from synapse_diffusion.losses import (
+    TEMPERATURES,
+    answer_weights,
+    balanced_cross_entropy,
+    balanced_yes_no,
+    class_weights,
+)
 from synapse_diffusion.models.fusion import Network, strengths
 from synapse_diffusion.training.data import ScaledEpochs
 from synapse_diffusion.training.examples import Asked, chunks, read
@@ -63,19 +69,25 @@ def _evidence(
     return joined, {name: torch.cat(values) for name, values in strength.items()}, torch.cat(targets)
 
 
-def best_temperature(score_NK: Tensor, truth_N: Tensor) -> float:
-    """Of a softmax of scores (N, K), by cross-entropy (Guo et al. 2017), within a factor of 1.1."""
+def best_temperature(score_NK: Tensor, truth_N: Tensor, *, balanced: bool) -> float:
+    """Of a softmax of scores (N, K), by cross-entropy (Guo et al. 2017), within a factor of 1.1.
+
+    `balanced`: classes count alike, as in training and in the fusion's own weights.
+    """
     score_NK = score_NK.double()
-    unit = float((score_NK - score_NK.mean(1, keepdim=True)).std().clamp_min(1e-12))
-    tried = [unit * t * 2.0 ** (k / 8) for t in TEMPERATURES for k in range(4)]
-    losses = [float(torch.nn.functional.cross_entropy(score_NK / t, truth_N)) for t in tried]
-    return float(tried[losses.index(min(losses))])
+    weight_K = class_weights(truth_N, score_NK.shape[1]).double() if balanced else score_NK.new_ones(score_NK.shape[1])
+    spread = (score_NK - score_NK.mean(1, keepdim=True)).std()
+    return _least(spread, lambda t: balanced_cross_entropy(score_NK / t, truth_N, weight_K, 0.0))
 
 
 def best_odds_temperature(score_NQ: Tensor, answer_NQ: Tensor) -> float:
-    """Likewise of log odds (N, Q) of yes."""
-    unit = float(score_NQ.std().clamp_min(1e-12))
-    tried = [unit * t * 2.0 ** (k / 8) for t in TEMPERATURES for k in range(4)]
-    loss = torch.nn.functional.binary_cross_entropy_with_logits
-    losses = [float(loss(score_NQ / t, answer_NQ.to(score_NQ.dtype))) for t in tried]
-    return float(tried[losses.index(min(losses))])
+    """Likewise of log odds (N, Q) of yes; yes and no to a question count alike."""
+    weight_2Q = answer_weights(answer_NQ)
+    return _least(score_NQ.std(), lambda t: balanced_yes_no(score_NQ / t, answer_NQ, weight_2Q))
+
+
+def _least(spread: Tensor, loss: Callable[[float], Tensor]) -> float:
+    """The temperature of least loss, in units of the scores' spread."""
+    unit = float(spread.clamp_min(1e-12))
+    tried = [float(unit * t * 2.0 ** (k / 8)) for t in TEMPERATURES for k in range(4)]
+    return min(tried, key=lambda t: float(loss(t)))

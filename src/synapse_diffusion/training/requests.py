@@ -56,8 +56,9 @@ class Requests:
             self._stepping = False
 
     def heard(self, group: Group) -> int:
-        """What any process was asked for."""
-        return most(self._wish, group)
+        """What any process was asked for, by a signal or by the clock."""
+        by_clock = self._seconds and time.monotonic() - self._last >= self._seconds
+        return most(max(self._wish, SAVE if by_clock else 0), group)
 
     def due(self, group: Group) -> bool:
         """Has the time between checkpoints passed?"""

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from synapse_diffusion.config.tree import conversion_settings, digest_of
 from synapse_diffusion.errors import RunError, StoreError
 from synapse_diffusion.models.base import Shape
 from synapse_diffusion.parallel import choose_device, use_threads
@@ -111,22 +110,23 @@ def _folds(setting: Setting, run: Run) -> list[Fold]:
     return folds
 
 
-def other_source(trained: Trained, recording: Path) -> Source:
-    """Trials of stores that the run may not have seen, in its view. Raises `StoreError`, `RunError`."""
+def other_source(trained: Trained, recording: Path) -> tuple[str, Source]:
+    """Modality and trials of stores that the run may not have seen, in its view. Raises `StoreError`."""
     folders = [recording] if (recording / "manifest.json").exists() else stores_below(recording)
     if not folders:
         raise StoreError(f"{recording}: no signal store; convert the recording with the run's recipe first")
-    if trained.setting.sources.is_fusion:
-        raise RunError(f"{trained.run.folder}: a fusion; new recordings are for runs of one modality")
-    recipe = trained.run.recipe
-    settings = digest_of(conversion_settings(recipe))
+    recipe, sources = trained.run.recipe, trained.setting.sources.of
+    there = sorted({str(read_manifest(path)["modality"]) for path in folders})
+    if len(there) > 1 or there[0] not in sources:
+        raise StoreError(f"{recording}: {' and '.join(there)}; a recording of {' or '.join(sources)} alone is needed")
+    known = sources[there[0]]
+    settings = {read_manifest(store.folder)["settings_digest"] for store in known.epochs.stores}
     for path in folders:
-        if read_manifest(path)["settings_digest"] != settings:
-            raise StoreError(f"{path}: was converted with other settings than the run's recipe; convert it again")
+        if read_manifest(path)["settings_digest"] not in settings:
+            raise StoreError(f"{path}: was converted with other settings than the run's stores; convert it again")
     stores = [open_store(path, verify_signal=recipe.execution.verify_stores) for path in folders]
-    [known] = trained.setting.sources.of.values()
     view = recipe.view
     epochs = Epochs(stores, view.start_s, view.stop_s, view.baseline, known.epochs.channels, known.epochs.device)
     if epochs.sfreq != known.epochs.sfreq:
         raise StoreError(f"{recording}: {epochs.sfreq:g} Hz, the run's decoder takes {known.epochs.sfreq:g} Hz")
-    return Source(epochs, known.person_of, np.full(len(epochs.trials), -1))
+    return there[0], Source(epochs, known.person_of, np.full(len(epochs.trials), -1))
