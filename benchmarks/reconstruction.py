@@ -4,9 +4,10 @@
                                         [--preset demo|realistic] [--generator stages|network] [--seed 0]
                                         [--set A.B=VALUE ...]
 
-Trains a decoder of Tiny Darknet's layers and a generator on pictures of training concepts, reconstructs every test
-picture, and prints a row for each source of pictures: people's mean at each k. `comb`: from EEG and MEG together, and
-from each alone. Work that is done is not repeated.
+Trains a decoder of Tiny Darknet's layers and SPoSE, and a generator of TAEF2's latents on pictures of training concepts
+(128 x 128; `--set generator.autoencoder=none --set generator.weights= --set generator.size=32 --set generator.patch=4`:
+of pixels), reconstructs every test picture, and prints a row for each source of pictures: people's mean at each k.
+`comb`: from EEG and MEG together, and from each alone. Work that is done is not repeated.
 """
 
 from __future__ import annotations
@@ -26,13 +27,15 @@ from synapse_diffusion.reconstruct import reconstruct
 from synapse_diffusion.train import train
 
 STEPS = 400
+DARKNET = "tiny_darknet_imagenet.safetensors"
 METRICS = (
-    "pixcorr", "mean_colour", "two_way pixels", "two_way_within_category pixels", "two_way gist",
+    "pixcorr", "ssim", "mean_colour", "two_way pixels", "two_way_within_category pixels", "two_way gist",
     "two_way TinyDarknet-late", "two_way_within_category TinyDarknet-late",
 )  # fmt: skip
 SETTINGS = (
-    "target.task=retrieve", "target.table=targets", "target.layers=conv12,conv14", "target.components=128",
-    f"train.steps={STEPS}", "train.checks=10", "generator.steps=600", "reconstruct.k_repeats=[1, 0]",
+    "target.task=retrieve", "target.table=targets", "target.layers=conv12,conv14,spose", "target.components=128",
+    f"train.steps={STEPS}", "train.checks=10", "generator.autoencoder=taesd", "generator.size=128", "generator.patch=2",
+    "generator.steps=600", "reconstruct.k_repeats=[1, 0]", "reconstruct.samples=1",
 )  # fmt: skip
 
 
@@ -49,8 +52,9 @@ def recipe_of(arguments: argparse.Namespace) -> Recipe:
     if len(studies) == 2:
         study = fusion_recipe(studies[0], studies[1], STEPS)
         convert_pairs(study, semireal.quiet)
-    darknet = f"reconstruct.darknet={arguments.data / 'weights/tiny_darknet_imagenet.safetensors'}"
-    return parse_recipe(tomllib.loads(dump_recipe(study)), [*SETTINGS, darknet, *arguments.set])
+    weights = arguments.data / "weights"
+    files = [f"reconstruct.darknet={weights / DARKNET}", f"generator.weights={weights / 'taef2'}"]
+    return parse_recipe(tomllib.loads(dump_recipe(study)), [*SETTINGS, *files, *arguments.set])
 
 
 def table(rows: list[dict[str, Any]]) -> list[str]:

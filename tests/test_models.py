@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from synapse_diffusion import losses
+from synapse_diffusion.models.atm import AttentionBlock
 from synapse_diffusion.models.base import Decoder, Shape
 from synapse_diffusion.models.brain_module import BrainModule, flatten
 from synapse_diffusion.models.eegnet import EEGNet
@@ -191,6 +192,35 @@ def test_eegnet_8_2_has_the_published_layers(n_sensors: int, n_times: int, n_out
     f1, d, f2 = 8, 2, 16
     layers = 64 * f1 + 2 * f1 + n_sensors * d * f1 + 2 * d * f1 + 16 * d * f1 + f2 * d * f1 + 2 * f2
     assert sum(p.numel() for p in model.parameters()) == layers + n_outputs * f2 * (n_times // 32) + n_outputs
+
+
+def test_atms_attention_is_torchs_own_layer() -> None:
+    torch.manual_seed(0)
+    ours = AttentionBlock(40, 0.0).double()
+    theirs = nn.TransformerEncoderLayer(40, 4, 256, 0.0, "gelu", batch_first=True, dtype=torch.float64)
+    state = ours.state_dict()
+    names = {
+        "self_attn.in_proj_": "query_key_value.", "self_attn.out_proj.": "out.", "linear1.": "feed.0.",
+        "linear2.": "feed.3.", "norm1.": "norm.", "norm2.": "feed_norm.",
+    }  # fmt: skip
+    theirs.load_state_dict({a + part: state[b + part] for a, b in names.items() for part in ("weight", "bias")})
+    x_BNT = torch.randn(3, 10, 40, dtype=torch.float64)
+    assert torch.allclose(ours(x_BNT), theirs(x_BNT), atol=1e-12)
+
+
+def test_the_brain_module_has_the_published_layers() -> None:
+    """Defossez et al. 2023, section 4: 270 virtual sensors, 32 x 32 harmonics, five blocks of 320 channels, dilations
+    2^(2k mod 5) and 2^((2k + 1) mod 5), a gate, 640 channels at the end; the head sums over time (Benchetrit's)."""
+    model = make("brain_module", shape_with(montage(20), 50, 4, 64), components=270, width=320, layers=5)
+    assert isinstance(model, BrainModule)
+    three = 320 * 320 * 3 + 320
+    block = 2 * (three + 2 * 320) + 320 * 640 * 3 + 640
+    attention, mixing, people = 270 * 2 * 32**2, 270 * 270 + 270, 4 * 270 * 270
+    blocks = 5 * block - (320 - 270) * 320 * 3  # the first one hears 270
+    ends = 320 * 640 + 640 + (50 + 1) + 640 * 64 + 64
+    assert sum(p.numel() for p in model.parameters()) == attention + mixing + people + blocks + ends
+    dilations = [m.dilation[0] for m in model.modules() if isinstance(m, nn.Conv1d) and m.out_channels == 320]
+    assert dilations == [1, 2, 4, 8, 16, 1, 2, 4, 8, 16]
 
 
 def test_the_brain_module_sees_positions_and_takes_another_montage() -> None:

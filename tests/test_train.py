@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from synapse_diffusion.train import train
 from synapse_diffusion.training import checkpoint
 from synapse_diffusion.training.feeding import n_steps
 from synapse_diffusion.training.parts import make_folds
-from synapse_diffusion.training.requests import SAVE_AND_END, Requests
+from synapse_diffusion.training.requests import SAVE, SAVE_AND_END, Requests
 from synapse_diffusion.training.sources import open_sources
 from synapse_diffusion.training.tasks import deal_labels, make_task
 
@@ -248,6 +249,14 @@ def test_train_wants_the_stores_that_the_recipe_describes(study: Path, tmp_path:
     ):
         with pytest.raises(StoreError, match=message):
             train(small(study, f"paths.runs={tmp_path}", override), "x", "test", quiet, quiet)
+
+
+def test_the_clock_asks_for_a_checkpoint_between_two_steps() -> None:
+    requests = Requests(minutes=1e-6)
+    with requests.answered_by_steps():
+        time.sleep(0.001)
+        assert requests.heard(Group()) == SAVE
+    assert Requests(minutes=60).heard(Group()) == Requests(minutes=0).heard(Group()) == 0  # 0: at checks
 
 
 def test_the_baseline_keeps_its_distance_too(study: Path, tmp_path: Path) -> None:
