@@ -149,7 +149,7 @@ def test_a_person_apart_gains_from_their_own_trials(scores: list[dict[str, Any]]
     }  # fmt: skip
     curve = [found["compact, own scaling"], *(found[f"compact, {n} trials"] for n in SIZES)]
     assert all(after > before - 0.03 for before, after in itertools.pairwise(curve))
-    assert curve[-1] > curve[0] + 0.2
+    assert curve[-1] > curve[0] + 0.15
     assert curve[1] > found["compact from scratch, 24 trials"]  # what others share is worth something
 
 

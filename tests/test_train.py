@@ -14,8 +14,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from conftest import predictions, quiet, small
-from synapse_diffusion.config import parse_recipe
+from conftest import predictions, quiet, small, small_meg
+from synapse_diffusion.config import LabelSettings, parse_recipe
 from synapse_diffusion.convert import convert
 from synapse_diffusion.errors import DataError, RunError, StoppedError, StoreError
 from synapse_diffusion.evaluate import evaluate, evaluate_seeds, seeds
@@ -30,7 +30,7 @@ from synapse_diffusion.training.feeding import n_steps
 from synapse_diffusion.training.parts import make_folds
 from synapse_diffusion.training.requests import SAVE, SAVE_AND_END, Requests
 from synapse_diffusion.training.sources import open_sources
-from synapse_diffusion.training.tasks import deal_labels, make_task
+from synapse_diffusion.training.tasks import deal_labels, label_trials, make_task
 
 
 @pytest.fixture(scope="session")
@@ -335,6 +335,38 @@ def test_a_damaged_run_is_one_sentence(trained: Run, tmp_path: Path, name: str) 
             evaluate(run, quiet, quiet)
         assert "\n" not in str(caught.value)
         (run / name).write_text(whole)
+
+
+def test_a_trial_of_several_classes(real: Path) -> None:
+    """All fruit but none of the animals are food; what is of both classes counts for neither, or for the first."""
+    trials = pd.DataFrame({"concept": ["apple", "bread", "aardvark", "abacus"]})
+
+    def labels(*classes: str, **more: Any) -> list[int]:
+        return label_trials(trials, LabelSettings(classes=classes, **more), real / "things")[1].tolist()
+
+    assert labels("fruit", "food") == [-1, 1, -1, -1]
+    assert labels("fruit", "food", several="first") == [0, 1, -1, -1]
+    assert labels("animal", "food", "fruit", several="first") == [1, 1, 0, -1]
+
+
+@pytest.mark.parametrize(("by", "parts"), [("person", {"M01"}), ("session", {"M01/01", "M01/02"})])
+def test_what_has_a_scaler_of_its_own(meg_study: Path, tmp_path: Path, by: str, parts: set[str]) -> None:
+    few = ["train.steps=2", "train.checks=1", "train.refit=false", f"paths.runs={tmp_path}"]
+    run = train(small_meg(meg_study, *few, f"view.scaling_by={by}"), "x", "test", quiet, quiet)
+    assert {key.removeprefix("fold0/") for key in run.read_scalers()} - {"*"} == parts
+
+
+@pytest.mark.parametrize("reject", ["amplitude", "peak_to_peak"])
+def test_epochs_over_a_limit_are_left_out(study: Path, tmp_path: Path, reject: str) -> None:
+    def n_used(*more: str) -> int:
+        few = ["train.steps=2", "train.checks=1", "train.refit=false", f"paths.runs={tmp_path}"]
+        run = train(small(study, *few, *more), "x", "test", quiet, quiet)
+        return predictions(run).count(b"\n")
+
+    every = n_used()
+    sizes = [n_used(f"view.reject={reject}", f"view.reject_limit={limit}") for limit in (1.0, 60e-6)]
+    assert sizes[0] == every
+    assert 0 < sizes[1] < every
 
 
 def test_one_channel_is_whitened(study: Path, tmp_path: Path) -> None:
