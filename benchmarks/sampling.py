@@ -4,8 +4,10 @@
 
 Both are DDIM on v with guidance, or Euler's method on a flow, without gradient, from the same noise; the largest
 difference of the pictures is printed first. diffusers' DiT is taken as published (GELU by a hyperbolic tangent), and
-with the exact GELU that ours has. Interleaved pairs: median of either, and the ratio's geometric mean with its lower
-95 % bound (one-sided, Student's t on the logarithms). Memory: of a fresh process, before and at the peak of sampling.
+with the exact GELU that ours has. Then our flow as `reconstruct` samples it, with the Gaussian part beside the network
+(`diffusion/gaussian.py`), against diffusers' without. Interleaved pairs: median of either, and the ratio's geometric
+mean with its lower 95 % bound (one-sided, Student's t on the logarithms). Memory: of a fresh process, before and at the
+peak of sampling.
 """
 
 from __future__ import annotations
@@ -25,13 +27,15 @@ from diffusers import DDIMScheduler, DiTTransformer2DModel, FlowMatchEulerDiscre
 from scipy import stats
 from torch import Tensor, nn
 
-from synapse_diffusion.diffusion.guidance import guided
-from synapse_diffusion.diffusion.processes import Betas
+from synapse_diffusion.diffusion.gaussian import GaussianPictures
+from synapse_diffusion.diffusion.guidance import Embedded, guided
+from synapse_diffusion.diffusion.processes import Betas, RectifiedFlow
 from synapse_diffusion.diffusion.samplers import ddim, euler_flow, even_times
 from synapse_diffusion.models.conditioning import Condition
 from synapse_diffusion.models.dit import DiT
 
 CLASSES, HEADS, SCALE, LABEL = 16, 4, 3.0, "label"
+KNOWN = 48  # components of the coarse copy
 PEERS = {"as published": "gelu-approximate", "exact GELU": "gelu"}
 Sampler = Callable[[Tensor, Tensor], Tensor]
 
@@ -97,6 +101,31 @@ def ours(model: DiT, kind: str, steps: int) -> Sampler:
         if kind == "DDIM":
             return ddim(denoise, x, even_times(steps), Betas())
         return euler_flow(denoise, x, even_times(steps))
+
+    return sample
+
+
+def painted(model: DiT, steps: int) -> Sampler:
+    """The same for a flow, with a Gaussian part of as many known numbers as the generator has by default."""
+    shape = model.shape
+    draws = torch.Generator().manual_seed(2)
+    known_NE, x0_NCHW = torch.randn(256, KNOWN, generator=draws), torch.randn(256, *shape, generator=draws)
+    gaussian = GaussianPictures(shape, KNOWN)
+    gaussian.fit(x0_NCHW, known_NE)
+    gaussian.to(model.position_ND.device)
+
+    def predict(x: Tensor, t: Tensor, embedded: Embedded) -> Tensor:
+        expected = (embedded[0], embedded[1])
+        return gaussian.predict(RectifiedFlow(), x, t, expected, model.denoise(x, t, embedded[2:]))
+
+    def sample(x: Tensor, label_B: Tensor) -> Tensor:
+        one_hot = nn.functional.one_hot(label_B, CLASSES).float()
+        zeros = torch.zeros(len(x), KNOWN, device=x.device)
+        known, null = (
+            (*gaussian.expect(zeros, zeros + doubt), *model.embed(Condition(v, {}), len(x)))
+            for v, doubt in (({LABEL: one_hot}, 0.5), ({}, 1.0))
+        )
+        return euler_flow(guided(predict, known, null, SCALE), x, even_times(steps))
 
     return sample
 
@@ -211,6 +240,9 @@ def measure_speed(given: argparse.Namespace) -> None:
                 print(f"    {kind}, {name}: pictures differ by {difference:.1e}")
                 sides = partial(own, x, label_B), partial(other, x, label_B)
                 compare(f"{kind}, {name}", *sides, given.pairs, given.batch)
+        own, other = painted(model, given.steps), theirs(peers["as published"], "flow", given.steps)
+        sides = partial(own, x, label_B), partial(other, x, label_B)
+        compare("flow, with the Gaussian part", *sides, given.pairs, given.batch)
     one_hot = nn.functional.one_hot(label_B, CLASSES).float()
     t_B = torch.linspace(0, 1, len(x), device=given.device)
     own_step = training_step(model, lambda x: model(x, t_B, Condition({LABEL: one_hot}, {})))
