@@ -231,9 +231,20 @@ def _of_fusion(contents: Contents) -> tuple[Scores, ...]:
 
 
 def _of_reconstructions(contents: Contents) -> tuple[Scores, ...]:
-    mine = [row for row in contents.rows if row["task"] == "reconstruct" and row["person"] == "all"]
+    """Of all people; of each, where they were shown different pictures and have no brain's scores in common."""
+    every = [row for row in contents.rows if row["task"] == "reconstruct"]
+    who = sorted({row["person"] for row in every if row["model"] == "brain"})
+    return tuple(
+        scores
+        for person in (["all"] if "all" in who else who)
+        for scores in _of_pictures([row for row in every if row["person"] in (person, "all")], person)
+    )
+
+
+def _of_pictures(mine: list[Row], person: str) -> list[Scores]:
     largest = max((row["k_repeats"] for row in mine), default=0)
     mine = [row for row in mine if row["k_repeats"] in (0, largest)]
+    whose = "" if person == "all" else f"sub-{person}, "
     found = []
     for metric in dict.fromkeys(row["metric"] for row in mine):
         plain = [row for row in mine if row["metric"] == metric and " - " not in row["model"]]
@@ -241,8 +252,9 @@ def _of_reconstructions(contents: Contents) -> tuple[Scores, ...]:
         for rows, more in ((lead, ", paired differences"), (plain, "")):
             if rows:
                 names = [_drawn_from(row["model"]) for row in rows]
-                found.append(Scores(words.drawn(metric) + more, f"brain: {words.repeats(largest)}", _bars(rows, names)))
-    return tuple(found)
+                about = f"brain: {whose}{words.repeats(largest)}"
+                found.append(Scores(words.drawn(metric) + more, about, _bars(rows, names)))
+    return found
 
 
 def _two_way(contents: Contents) -> tuple[str, str] | None:
