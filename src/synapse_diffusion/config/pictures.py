@@ -175,7 +175,7 @@ class ReconstructSettings(Settings):
     """What is drawn from: the regression's expectation, or samples of a rectified flow given that (branch `prior`),
     trained on training trials that the regression left out. Controls go the same way."""
     k_repeats: tuple[Annotated[int, Field(ge=0)], ...] = (1, 0)
-    """Repeats of a test image averaged before it is reconstructed; 0: all."""
+    """Repeats of a test image averaged before it is reconstructed; 0: as many as every person has of every image."""
     samples: Count = 2
     """Pictures of each."""
     controls: tuple[Literal["shuffled", "none", "other_person", "true"], ...] = (

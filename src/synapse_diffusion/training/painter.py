@@ -179,11 +179,18 @@ def known_of(conditions: Conditions, values: Mapping[str, Tensor], present: Mapp
 
 
 def judge(trained: nn.Module, easel: Easel) -> Judged:
-    """Loss of all its pictures under noise that is always the same; conditions are known."""
-    losses, n = [], easel.size
-    for start in range(0, len(easel.latents) - n + 1, n):
-        losses.append(float(trained(easel.make(np.arange(start, start + n), start, 0.0), None)))
-    loss = float(np.mean(losses))
+    """Loss of its pictures (but for a rest that processes cannot share) under noise that is always the same; conditions
+    are known. Raises `SettingsError` where there is none for each process."""
+    n, size = len(easel.latents), easel.group.size
+    if n < size:
+        raise SettingsError(f"{n} validation pictures are too few for {size} processes; lower execution.processes")
+    starts = np.arange(0, n // size * size, easel.size)
+    counts = np.minimum(easel.size, n // size * size - starts)
+    losses = [
+        float(trained(easel.make(np.arange(start, start + count), int(start), 0.0), None))
+        for start, count in zip(starts, counts, strict=True)
+    ]
+    loss = float(np.average(losses, weights=counts))
     return Judged(loss, -loss)
 
 
