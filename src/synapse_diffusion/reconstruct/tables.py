@@ -99,7 +99,9 @@ def condition_table(
                 parts.append((about.assign(source="shuffled"), {n: v[other] for n, v in vectors.items()}))
             several = any(source.n_people > 1 for source in sources.of.values())
             if "other_person" in settings.controls and several and not predictor.is_pooled:
-                parts.append((about.assign(source="other_person"), predictor.predict(asked, other_person=True)))
+                others = predictor.predict(asked, other_person=True)
+                if any(not np.array_equal(others[name], vectors[name]) for name in vectors):  # weights of their own
+                    parts.append((about.assign(source="other_person"), others))
     images = sorted({image for about, _ in parts for image in about["image_id"]})
     true = truth.select(images)
     for control in NO_BRAIN:
