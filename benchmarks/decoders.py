@@ -168,17 +168,24 @@ def compare(base: Recipe, given: argparse.Namespace) -> None:
 def curve(given: argparse.Namespace) -> None:
     """With more trials of each main picture."""
     for n in given.repeats:
-        base = study(given, given.folder / f"repeats{n}", main_repeats=n)
+        base = study(given, main_repeats=n)
         rate, _ = best_rate(base, given.task, OURS, given.rates, given.steps)
         table = scores([tested(recipe_of(base, given.task, OURS, rate, 0, given.steps), given.task, OURS)], given.task)
         print(f"    each main picture shown {n} times")
         print(table.round(3).to_string(), flush=True)
 
 
-def study(given: argparse.Namespace, folder: Path, **more: Any) -> Recipe:
+def study(given: argparse.Namespace, **more: Any) -> Recipe:
     """The recordings, stores and targets."""
     return build(
-        folder, given.data, given.modality, given.preset, 0, generator=given.generator, people=given.people, **more
+        given.folder,
+        given.data,
+        given.modality,
+        given.preset,
+        0,
+        generator=given.generator,
+        people=given.people,
+        **more,
     )
 
 
@@ -202,7 +209,7 @@ def main() -> None:
     if given.repeats:
         curve(given)
     else:
-        compare(study(given, given.folder), given)
+        compare(study(given), given)
 
 
 if __name__ == "__main__":

@@ -97,13 +97,16 @@ def build(
 ) -> Recipe:
     """Pictures, simulated recordings, their stores and the table of targets under `folder`; the recipe that reads them.
 
-    The table lies in `paths.embeddings` under `targets`. All modalities, presets and generators of one folder show the
-    same pictures; a folder is for one seed and number of exemplars. Work that is done is not repeated.
+    The table lies in `paths.embeddings` under `targets`. All modalities, presets, generators and numbers of repeats of
+    one folder show the same pictures; a folder is for one seed and number of exemplars. Work that is done is not
+    repeated.
     """
     stimuli = folder / "stimuli"
     if not stimuli.exists():
         write_stimuli(stimuli, data, seed, exemplars, test_concepts)
     about, name = SETTINGS[modality], f"semireal-{modality}-{preset}-{generator}"
+    if "main_repeats" in simulate_settings:
+        name += f"-{simulate_settings['main_repeats']}"
     recipe = parse_recipe(
         {
             "paths": {
