@@ -58,7 +58,7 @@ def main() -> None:
         }
         for model, row in table[k].dropna().iterrows():
             print(f"        {model!s:22s} {row['top1']:.3f} / {row['top5']:.3f}   {more.get(str(model), '')}")
-        for pair in (pair for pair in more if " without " in pair):
+        for pair in (pair for pair in more if " - " in pair):
             print(f"        {pair:38s} {more[pair]}")
 
 
