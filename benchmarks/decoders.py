@@ -177,16 +177,8 @@ def curve(given: argparse.Namespace) -> None:
 
 def study(given: argparse.Namespace, **more: Any) -> Recipe:
     """The recordings, stores and targets."""
-    return build(
-        given.folder,
-        given.data,
-        given.modality,
-        given.preset,
-        0,
-        generator=given.generator,
-        people=given.people,
-        **more,
-    )
+    more |= {"generator": given.generator, "people": given.people}
+    return build(given.folder, given.data, given.modality, given.preset, 0, **more)
 
 
 def main() -> None:
