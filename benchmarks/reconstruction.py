@@ -35,7 +35,7 @@ METRICS = (
 SETTINGS = (
     "target.task=retrieve", "target.table=targets", "target.layers=conv12,conv14,spose", "target.components=128",
     f"train.steps={STEPS}", "train.checks=10", "generator.autoencoder=taesd", "generator.size=128", "generator.patch=2",
-    "generator.steps=600", "reconstruct.k_repeats=[1, 0]", "reconstruct.samples=1",
+    "generator.steps=600", "reconstruct.k_repeats=[0]", "reconstruct.samples=3",
 )  # fmt: skip
 
 
