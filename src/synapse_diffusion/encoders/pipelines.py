@@ -26,6 +26,7 @@ from synapse_diffusion.encoders.loading import faults, quietly
 from synapse_diffusion.encoders.pipeline_files import CLASSES, Found, files_digest, libraries, part_files
 from synapse_diffusion.errors import DataError, MissingError
 
+OLD_NAMES: Final = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 TYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 Floats = NDArray[np.float32]
 
@@ -171,9 +172,6 @@ def _check_weights(pipe: Any, folder: Path, variant: str) -> None:
                 f"{folder / name}: its weights lack {lacking[0]} ({len(lacking)} in all): they are of another "
                 "architecture, or incomplete"
             )
-
-
-OLD_NAMES: Final = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
 
 def _plain(key: str) -> str:
