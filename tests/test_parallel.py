@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -46,11 +47,16 @@ def embedded(study: Path) -> Path:
 
 
 def in_group(size: int, work: Callable[[Group, Path], None], folder: Path) -> None:
-    """Run `work` on forked processes that find each other as torchrun's do."""
+    """Run `work` in processes that find each other as torchrun's do.
+
+    They are forked from a process that runs nothing else: a fork of this one would inherit what its threads left half
+    done.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["synapse_diffusion.train", "synapse_diffusion.generate"])
     processes = [context.Process(target=_member, args=(rank, size, port, work, folder)) for rank in range(size)]
     for process in processes:
         process.start()
@@ -82,13 +88,39 @@ def contrastive(study: Path, runs: Path, *more: str) -> Recipe:
     )  # fmt: skip
 
 
-def training(recipe: Recipe) -> Callable[[Group, Path], None]:
+def training(recipe: Recipe, group: Group, folder: Path) -> None:
     """Work for a group: `train` joins it."""
+    train(recipe, "x", "test", quiet, quiet)
 
-    def work(group: Group, folder: Path) -> None:
+
+def training_until(n_saves: int, recipe: Recipe, group: Group, folder: Path) -> None:
+    """Work for a group: `train`, interrupted after so many checkpoints."""
+    saves = 0
+    save = checkpoint.Kept.save
+
+    def stopping(self: Any, *args: Any) -> None:
+        nonlocal saves
+        save(self, *args)
+        saves += 1
+        if saves == n_saves:
+            raise KeyboardInterrupt
+
+    with mock.patch.object(checkpoint.Kept, "save", stopping), suppress(KeyboardInterrupt):
         train(recipe, "x", "test", quiet, quiet)
 
-    return work
+
+def training_a_generator(recipe: Recipe, group: Group, folder: Path) -> None:
+    """Work for a group: `train_generator` joins it."""
+    train_generator(recipe, "test", quiet, quiet)
+
+
+def gathered_gradient(group: Group, folder: Path) -> None:
+    """Work for a group: write the gradient of this process's rows of a contrastive loss."""
+    x_BD, target_BD = torch.randn(12, 4, generator=torch.Generator().manual_seed(0)), torch.eye(4).repeat(3, 1)
+    mine = x_BD[group.share(12)].clone().requires_grad_()
+    torch.autograd.backward(functional.cross_entropy(gather(mine, group) @ target_BD.T, torch.arange(12)))
+    assert mine.grad is not None
+    np.save(folder / f"{group.size}-{group.rank}.npy", mine.grad.numpy() / group.size)
 
 
 MODELS: dict[str, list[str]] = {"compact": [], "atm": ["model.name=atm"]}
@@ -101,7 +133,7 @@ def test_two_processes_train_as_one(embedded: Path, tmp_path: Path, name: str, s
     """Losses of 20 steps within 1e-5, weights too, with the contrastive loss over the whole batch."""
     one = train(contrastive(embedded, tmp_path / "one", *MODELS[name]), "x", "test", quiet, quiet)
     recipe = contrastive(embedded, tmp_path / "two", f"execution.sharding={sharding}", *MODELS[name])
-    in_group(2, training(recipe), tmp_path)
+    in_group(2, partial(training, recipe), tmp_path)
     two = Run(tmp_path / "two" / one.folder.name)
     curves = [pd.read_csv(run.folder / "curve.tsv", sep="\t") for run in (one, two)]
     assert len(curves[0]) == 20
@@ -118,48 +150,25 @@ def test_a_checkpoint_opens_in_any_group(
     """Stopped half way by one kind of group and finished by another: the same end."""
     whole = train(contrastive(embedded, tmp_path / "whole"), "x", "test", quiet, quiet)
 
-    def work(kind: str, stop: bool) -> None:
+    def work(kind: str, n_saves: int) -> None:
         sharding = "ddp" if kind == "one" else kind
         recipe = contrastive(embedded, tmp_path / "parts", f"execution.sharding={sharding}")
-
-        def run(group: Group, _: Path) -> None:
-            saves = 0
-            save = checkpoint.Kept.save
-
-            def stopping(self: Any, *args: Any) -> None:
-                nonlocal saves
-                save(self, *args)
-                saves += 1
-                if stop and saves == 10:
-                    raise KeyboardInterrupt
-
-            with mock.patch.object(checkpoint.Kept, "save", stopping), suppress(KeyboardInterrupt):
-                train(recipe, "x", "test", quiet, quiet)
-
         if kind == "one":
-            run(Group(), tmp_path)
+            training_until(n_saves, recipe, Group(), tmp_path)
         else:
-            in_group(2, run, tmp_path)
+            in_group(2, partial(training_until, n_saves, recipe), tmp_path)
 
-    work(first, True)
+    work(first, 10)
     assert list((tmp_path / "parts").rglob("*_unfinished.safetensors"))
-    work(then, False)
+    work(then, 0)
     parts = Run(tmp_path / "parts" / whole.folder.name)
     for key, value in weights(whole).items():
         assert torch.allclose(value, weights(parts)[key], atol=1e-4), key
 
 
 def test_gathered_gradients_are_those_of_the_whole_batch(tmp_path: Path) -> None:
-    x_BD, target_BD = torch.randn(12, 4, generator=torch.Generator().manual_seed(0)), torch.eye(4).repeat(3, 1)
-
-    def gradient(group: Group, folder: Path) -> None:
-        mine = x_BD[group.share(12)].clone().requires_grad_()
-        torch.autograd.backward(functional.cross_entropy(gather(mine, group) @ target_BD.T, torch.arange(12)))
-        assert mine.grad is not None
-        np.save(folder / f"{group.size}-{group.rank}.npy", mine.grad.numpy() / group.size)
-
-    gradient(Group(), tmp_path)
-    in_group(2, gradient, tmp_path)
+    gathered_gradient(Group(), tmp_path)
+    in_group(2, gathered_gradient, tmp_path)
     two = np.concatenate([np.load(tmp_path / f"2-{rank}.npy") for rank in range(2)])
     assert np.allclose(np.load(tmp_path / "1-0.npy"), two, atol=1e-7)
 
@@ -187,11 +196,7 @@ def test_two_processes_train_a_generator_as_one(embedded: Path, tmp_path: Path, 
     ]  # fmt: skip
     one = train_generator(contrastive(embedded, tmp_path / "one", *tiny), "test", quiet, quiet)
     recipe = contrastive(embedded, tmp_path / "two", f"execution.sharding={sharding}", *tiny)
-
-    def work(group: Group, folder: Path) -> None:
-        train_generator(recipe, "test", quiet, quiet)
-
-    in_group(2, work, tmp_path)
+    in_group(2, partial(training_a_generator, recipe), tmp_path)
     two = Run(tmp_path / "two" / one.folder.name)
     curves = [pd.read_csv(run.folder / "curve.tsv", sep="\t") for run in (one, two)]
     assert len(curves[0]) == 8
