@@ -231,7 +231,7 @@ def noise(n_samples: int, n_sensors: int, seed: int = 0) -> NDArray[np.float32]:
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
-    """Decoders this small lose more to a second thread than they gain, and forked processes want none."""
+    """Decoders this small lose more to a second thread than they gain."""
     torch.set_num_threads(1)
 
 
