@@ -34,7 +34,7 @@ def adapt_run(
     trained = open_trained(folder, progress)
     if trained.setting.sources.is_fusion:
         raise RunError(f"{folder}: a fusion; new people are met by runs of one modality")
-    _, source = other_source(trained, Path(recording))
+    _, source = other_source(trained, Path(recording), say)
     _can_meet(trained, source)
     setting = _labelled(trained, source)
     people = sorted(set(source.trials["person"]))

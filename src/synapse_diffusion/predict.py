@@ -36,7 +36,8 @@ def predict(
 
     Without `recording` each trial of the run's test part, by the decoder of its fold. Of a person whom `adapt` has met
     the weights and scalers are those that it found; else scalers of a person or session that training never met are
-    those of all training trials: nothing of the new recording is used (inductive).
+    those of all training trials: nothing of the new recording is used (inductive). Electrodes of the run that an EEG
+    recording lacks are interpolated from its own.
     A fusion's run decodes a recording of one modality by its decoder of that modality alone; what it says of pairs is
     in predictions/ after `evaluate`. Raises `RunError`, `StoreError`.
     """
@@ -60,7 +61,7 @@ def predict(
     if len(trained.folds) > 1:
         say(f"{folder}: {len(trained.folds)} folds; the first one's decoder is used")
     recording = Path(recording)
-    name, source = other_source(trained, recording)
+    name, source = other_source(trained, recording, say)
     usable = np.flatnonzero(source.trials["usable"].to_numpy())
     say(f"{recording}: {len(usable)} of {len(source.trials)} trials can be cut")
     person_N = source.trials["person"].to_numpy(dtype=str)[usable]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ import mne
 import numpy as np
 from numpy.typing import NDArray
 
+from synapse_diffusion.bids.montage import eeg_info, interpolation
 from synapse_diffusion.config import ConvertSettings
 from synapse_diffusion.errors import DataError
 from synapse_diffusion.signal.faults import NAN_CHANNEL, ChannelStatistics, Scan, blocks_of
@@ -19,7 +19,6 @@ from synapse_diffusion.types import SensorArray
 
 MATRIX_BLOCK: Final = 65536  # samples a block when multiplying in place
 MOST_LISTED: Final = 12
-HEAD_CENTRE: Final = (0.0, 0.0, 0.04)  # m, head coordinates: MNE's own choice where a head was not digitised
 MIN_GOOD: Final = 0.2  # share of good channels below which a recording is refused
 
 
@@ -96,10 +95,7 @@ def apply_matrix(signal_TC: NDArray[np.float32], matrix_CC: NDArray[np.float64])
 def _interpolation(
     raw: Any, sensors: SensorArray, bad: NDArray[np.bool_], settings: ConvertSettings, notes: list[str]
 ) -> NDArray[np.float64]:
-    """MNE's interpolation, applied to unit vectors to get its matrix.
-
-    EEG: spherical splines (Perrin 1989); MEG: the field of a minimum-norm source estimate (Hämäläinen 1993).
-    """
+    """MNE's, or zero where too few positions are known."""
     n = len(sensors.names)
     known: NDArray[np.bool_] = np.asarray(np.isfinite(sensors.position_C3).all(axis=1))
     if settings.bad_channels == "zero" or not known[bad].all() or (known & ~bad).sum() < 4:
@@ -107,23 +103,10 @@ def _interpolation(
             notes.append("bad channels set to zero: too few sensor positions are known to interpolate")
         return np.diag(np.where(bad, 0.0, 1.0))
     names = [name for name, there in zip(sensors.names, known, strict=True) if there]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        unit = mne.io.RawArray(np.eye(n)[known], sensor_info(raw, sensors, names), verbose="error")
-        unit.info["bads"] = [name for name, is_bad in zip(sensors.names, bad, strict=True) if is_bad]
-        unit.interpolate_bads(reset_bads=False, origin=_head_centre(unit.info), verbose="error")
+    names_bad = [name for name, is_bad in zip(sensors.names, bad, strict=True) if is_bad]
     matrix = np.eye(n)
-    matrix[known] = unit.get_data()
+    matrix[np.ix_(known, known)] = interpolation(sensor_info(raw, sensors, names), names_bad)
     return matrix
-
-
-def _head_centre(info: Any) -> str | tuple[float, float, float]:
-    """`auto` (fitted to the digitised head) where enough points were digitised; CTF's fiducials alone are too few."""
-    try:
-        mne.bem.fit_sphere_to_headshape(info, units="m", verbose="error")
-    except (RuntimeError, ValueError):
-        return HEAD_CENTRE
-    return "auto"
 
 
 def sensor_info(raw: Any, sensors: SensorArray, names: list[str]) -> Any:
@@ -135,8 +118,5 @@ def sensor_info(raw: Any, sensors: SensorArray, names: list[str]) -> Any:
         for channel in info["chs"]:
             channel["coil_type"] = channel["coil_type"] & 0xFFFF  # above: the compensation's order, irrelevant here
         return info
-    info = mne.create_info(names, 1000.0, "eeg", verbose="error")
     positions = dict(zip(sensors.names, sensors.position_C3, strict=True))
-    montage = mne.channels.make_dig_montage({name: positions[name] for name in names}, coord_frame="head")
-    info.set_montage(montage, verbose="error")
-    return info
+    return eeg_info({name: positions[name] for name in names})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,15 @@ from numpy.typing import NDArray
 from synapse_diffusion.errors import SettingsError, StoreError
 from synapse_diffusion.store.files import SignalStore, store_name
 from synapse_diffusion.store.signals import columns_of, signals_of
+
+
+@dataclass(frozen=True)
+class Montage:
+    """Sensors (D) that signals are brought to: weights of a recording's own (C), and positions in m."""
+
+    channels: tuple[str, ...]
+    position_D3: NDArray[np.float64]
+    weight_DC: NDArray[np.float64]
 
 
 class Epochs:
@@ -31,6 +41,7 @@ class Epochs:
         baseline: tuple[float, float] | None = None,
         channels: Sequence[str] = (),
         device: torch.device | str = "cpu",
+        montage: Montage | None = None,
     ) -> None:
         if not stores:
             raise StoreError("no store is given; `find_stores` finds a data set's")
@@ -41,7 +52,7 @@ class Epochs:
             raise StoreError(f"{stores[0].folder.parents[2]}: stores of different rates {rates} Hz; convert them again")
         self.stores, self.sfreq = tuple(stores), rates[0]
         self.channels = _common_channels(stores, channels)
-        self.position_C3 = _mean_positions(stores, self.channels)
+        self.position_C3 = positions_of(stores, self.channels)
         """Positions in m, the mean over recordings, NaN where none knows."""
         self.n_times = max(1, round((stop_s - start_s) * self.sfreq))
         self.times = start_s + np.arange(self.n_times) / self.sfreq
@@ -72,6 +83,10 @@ class Epochs:
         self._store = self.trials["store"].to_numpy()
         self.device = torch.device(device)
         self._signals = signals_of(stores, self.channels, self.device)
+        self._weight_CD: torch.Tensor | None = None
+        if montage is not None:
+            self.channels, self.position_C3 = montage.channels, montage.position_D3
+            self._weight_CD = torch.from_numpy(montage.weight_DC.T.astype(np.float32)).to(self.device)
 
     def copies_said(self) -> list[str]:
         """One line for each store whose trials are left out as copies."""
@@ -98,7 +113,7 @@ class Epochs:
             x_BTC = x_BTC - level.mean(1, keepdim=True)
         if x_BTC.device != self.device:  # a GPU without room for the signals; pinned, the copy waits for nothing
             x_BTC = x_BTC.pin_memory().to(self.device, non_blocking=True)
-        return x_BTC.transpose(1, 2)
+        return (x_BTC if self._weight_CD is None else x_BTC @ self._weight_CD).transpose(1, 2)
 
 
 def copies_among(stores: Sequence[SignalStore]) -> dict[int, int]:
@@ -124,7 +139,8 @@ def _common_channels(stores: Sequence[SignalStore], wanted: Sequence[str]) -> tu
     return tuple(wanted) or tuple(name for name in stores[0].sensors.names if name in shared)
 
 
-def _mean_positions(stores: Sequence[SignalStore], channels: tuple[str, ...]) -> NDArray[np.float64]:
+def positions_of(stores: Sequence[SignalStore], channels: tuple[str, ...]) -> NDArray[np.float64]:
+    """Positions (C, 3) in m: the mean over recordings, NaN where none knows."""
     every_SC3 = np.stack([store.sensors.position_C3[columns_of(store, channels) or slice(None)] for store in stores])
     known_SC1 = ~np.isnan(every_SC3).any(2, keepdims=True)
     total_C3 = np.where(known_SC1, every_SC3, 0.0).sum(0)

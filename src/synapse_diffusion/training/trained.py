@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
-from synapse_diffusion.errors import RunError, StoreError
+from synapse_diffusion.bids.montage import onto
+from synapse_diffusion.config import Recipe
+from synapse_diffusion.errors import DataError, RunError, StoreError
 from synapse_diffusion.models.base import Shape
 from synapse_diffusion.parallel import choose_device, use_threads
 from synapse_diffusion.runs import NEEDED, Run, open_run
 from synapse_diffusion.splits import TRAIN, UNUSED
-from synapse_diffusion.store.epochs import Epochs
-from synapse_diffusion.store.files import open_store, read_manifest, stores_below
+from synapse_diffusion.store.epochs import Epochs, Montage, positions_of
+from synapse_diffusion.store.files import SignalStore, open_store, read_manifest, stores_below
 from synapse_diffusion.training.data import accepted
 from synapse_diffusion.training.decoding import FoldModels, load_models
 from synapse_diffusion.training.parts import Fold, final_rows
 from synapse_diffusion.training.setting import Index, Setting
 from synapse_diffusion.training.sources import Source, open_sources
 from synapse_diffusion.training.tasks import make_task
-from synapse_diffusion.types import Progress
+from synapse_diffusion.types import Progress, Say
+
+MOST_NAMED: Final = 6
 
 
 @dataclass(frozen=True)
@@ -110,8 +115,11 @@ def _folds(setting: Setting, run: Run) -> list[Fold]:
     return folds
 
 
-def other_source(trained: Trained, recording: Path) -> tuple[str, Source]:
-    """Modality and trials of stores that the run may not have seen, in its view. Raises `StoreError`."""
+def other_source(trained: Trained, recording: Path, say: Say) -> tuple[str, Source]:
+    """Modality and trials of stores that the run may not have seen, in its view.
+
+    Electrodes that they lack are interpolated from those that they have. Raises `StoreError`.
+    """
     folders = [recording] if (recording / "manifest.json").exists() else stores_below(recording)
     if not folders:
         raise StoreError(f"{recording}: no signal store; convert the recording with the run's recipe first")
@@ -125,8 +133,35 @@ def other_source(trained: Trained, recording: Path) -> tuple[str, Source]:
         if read_manifest(path)["settings_digest"] not in settings:
             raise StoreError(f"{path}: was converted with other settings than the run's stores; convert it again")
     stores = [open_store(path, verify_signal=recipe.execution.verify_stores) for path in folders]
+    if stores[0].sfreq != known.epochs.sfreq:
+        raise StoreError(f"{recording}: {stores[0].sfreq:g} Hz, the run's decoder takes {known.epochs.sfreq:g} Hz")
+    channels, montage = _montage(stores, known.epochs, recipe, say)
     view = recipe.view
-    epochs = Epochs(stores, view.start_s, view.stop_s, view.baseline, known.epochs.channels, known.epochs.device)
-    if epochs.sfreq != known.epochs.sfreq:
-        raise StoreError(f"{recording}: {epochs.sfreq:g} Hz, the run's decoder takes {known.epochs.sfreq:g} Hz")
+    epochs = Epochs(stores, view.start_s, view.stop_s, view.baseline, channels, known.epochs.device, montage)
     return there[0], Source(epochs, known.person_of, np.full(len(epochs.trials), -1))
+
+
+def _montage(
+    stores: Sequence[SignalStore], known: Epochs, recipe: Recipe, say: Say
+) -> tuple[tuple[str, ...], Montage | None]:
+    """Channels to read, and how a run's are made of them where the recording lacks some. Raises `StoreError`."""
+    shared = tuple(n for n in stores[0].sensors.names if all(n in store.sensors.names for store in stores))
+    if not (lacking := [name for name in known.channels if name not in shared]):
+        return known.channels, None
+    names = f"{', '.join(lacking[:MOST_NAMED])}{' ...' * (len(lacking) > MOST_NAMED)}"
+    what = f"{stores[0].folder}: lacks {len(lacking)} of the run's {len(known.channels)} sensors ({names})"
+    if "eeg" not in stores[0].sensors.kinds:
+        raise StoreError(f"{what}, and a MEG's are not made of others; train on view.channels that both have")
+    have = dict(zip(shared, positions_of(stores, shared), strict=True))
+    want = dict(zip(known.channels, known.position_C3, strict=True))
+    # the run's average reference is over all of its electrodes, whichever of them it looks at
+    others = known.stores[0].sensors
+    beside = {n: place for n, place in zip(others.names, others.position_C3, strict=True) if np.isfinite(place).all()}
+    try:
+        weight_DC = onto(have, want | {name: place for name, place in beside.items() if name not in want})
+    except DataError as error:
+        raise StoreError(f"{what}; {error}; train on view.channels that both have") from None
+    if recipe.convert.reference == ("average",):
+        weight_DC -= weight_DC.mean(0)
+    say(f"{what}; they are made of the {len(shared)} that it has, by spherical splines")
+    return shared, Montage(known.channels, known.position_C3, weight_DC[: len(want)])
