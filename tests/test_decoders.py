@@ -65,6 +65,13 @@ def test_whitened_noise_has_variance_one_however_few_trials_a_concept_has(each: 
     assert float(model.linear_features(other, person).std()) == pytest.approx(1, abs=0.1)
 
 
+def test_of_one_trial_no_noise_is_known() -> None:
+    x = torch.randn(1, 6, 20)
+    model = CompactDecoder(Shape(6, 20, 2, 1, 32.0))
+    model.fit_statistics(x, torch.zeros(1, dtype=torch.long), torch.zeros(1, dtype=torch.long))
+    assert torch.isfinite(model(torch.randn(4, 6, 20), torch.zeros(4, dtype=torch.long))).all()
+
+
 @pytest.mark.parametrize("n_classes", [2, 3])
 def test_the_linear_baseline_is_scikit_learns(n_classes: int) -> None:
     x_NCT, y_N = (tensor.numpy() for tensor in gaussian(400, 2))

@@ -43,8 +43,10 @@ def test_a_smooth_potential_is_found_at_other_places() -> None:
         onto(dict(list(have.items())[:2]), want)
 
 
-def with_fewer(store: Path, kept: int, folder: Path, name: str = "{}", *, known: bool = True) -> Path:
-    """A copy of the first electrodes of a store, of which one may not know where they were."""
+def with_fewer(
+    store: Path, kept: int, folder: Path, name: str = "{}", *, known: bool = True, onset: int = 0
+) -> Path:  # fmt: skip
+    """A copy of a store's first electrodes, of which one may not know where they were; trials may be moved."""
     old = open_store(store)
     signal_TC = old.signal_TC[:, :kept] - old.signal_TC[:, :kept].mean(1, keepdims=True)
     sensors = SensorArray(
@@ -54,7 +56,8 @@ def with_fewer(store: Path, kept: int, folder: Path, name: str = "{}", *, known:
     about = {name: read_manifest(store)[name] for name in ("settings_digest", "modality")} | {"notes": []}
     with draft_store(folder) as draft:
         draft.signal(*signal_TC.shape)[:] = signal_TC
-        draft.finish(old.sfreq, sensors, old.trials, old.segments, about)
+        trials = old.trials.assign(onset_sample=old.trials["onset_sample"] + onset)
+        draft.finish(old.sfreq, sensors, trials, old.segments, about)
     return folder
 
 
@@ -76,6 +79,9 @@ def test_a_run_decodes_a_recording_with_other_electrodes(study: Path, trained: R
     assert "lacks 3 of the run's 16 sensors" in lines[0]
     for other_NK in (fewer_NK, renamed_NK):
         assert np.corrcoef(all_NK.ravel(), other_NK.ravel())[0, 1] > 0.7
+    nothing = with_fewer(store, 16, tmp_path / "nothing/sub-09/ses-01/run-x-01", onset=10**6)
+    with pytest.raises(StoreError, match=r"none of its 480 trials has a window of 0 to 0\.5 s"):
+        said(nothing)
     unknown = with_fewer(store, 13, tmp_path / "unknown/sub-09/ses-01/run-x-01", known=False)
     with pytest.raises(StoreError, match=r"from 0 electrodes of known position; train on view\.channels"):
         said(unknown)

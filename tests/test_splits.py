@@ -128,6 +128,21 @@ def test_an_empty_part_is_said() -> None:
         split_blocks(two_runs, label, unit="run", folds=5)
 
 
+@pytest.mark.parametrize("shares", [(0.0, 0.25), (0.25, 0.0)])
+def test_a_part_without_sequences_of_its_own_is_wherever_its_concepts_were(shares: tuple[float, float]) -> None:
+    trials, label, _, _ = make(20, 8, 10, 0)
+    split = split_concepts(
+        trials, label, dataset_test=False, concept_shares=(0.2, 0.2), sequence_shares=shares,
+        rng=np.random.default_rng(0),
+    )  # fmt: skip
+    free, bound = (VALIDATION, TEST) if not shares[0] else (TEST, VALIDATION)
+    shown = trials["is_test"] == 0
+    for concept in trials.loc[(split == free) & shown, "concept"].unique():
+        assert set(split[(trials["concept"] == concept) & shown]) == {free}
+    in_bound = set(map(tuple, trials.loc[split == bound, ["person", "sequence"]].to_numpy()))
+    assert not in_bound & set(map(tuple, trials.loc[split == TRAIN, ["person", "sequence"]].to_numpy()))
+
+
 def test_validation_differs_from_test() -> None:
     trials, label, *_ = make(20, 10, 10, 0)
     for split in split_blocks(trials, label, unit="block", folds=3):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import mne
 import numpy as np
@@ -35,6 +37,7 @@ from synapse_diffusion.store.embeddings import EmbeddingTable, open_embeddings, 
 from synapse_diffusion.store.epochs import Epochs
 from synapse_diffusion.store.files import open_store
 from synapse_diffusion.train import train
+from synapse_diffusion.training import folds
 from synapse_diffusion.training.examples import Batch, read
 from synapse_diffusion.training.learner import Learner
 from synapse_diffusion.training.objectives import Classes
@@ -123,11 +126,49 @@ def test_vectors_and_scores_are_of_one_space(both: Path, tmp_path: Path) -> None
     assert np.allclose(predicted_ND @ gallery_KD.T, models.ask(asked, gallery_K)["compact"], atol=1e-6)
 
 
+def test_folds_share_their_galleries(both: Path, tmp_path: Path) -> None:
+    """Of people who saw other test images."""
+    more = ["split.per_person=true", "split.test=held_out", "split.test_concepts=0.25", "split.test_sequences=0.25"]
+    few = ["evaluate.gallery=[0, 60]", "train.steps=2", "train.checks=1", "train.baselines=false"]
+    run = train(small(both, *RETRIEVE, *more, *few, f"paths.runs={tmp_path}"), "x", "test", quiet, quiet)
+    assert len(open_trained(run.folder, quiet).folds) == 2
+    rows = scored(evaluate(run.folder, quiet, quiet), metric="top5", model="compact", k_repeats=1, control="none")
+    assert max(row["gallery"] for row in rows) == 60
+    assert len(rows) == 2
+
+
+def test_of_several_data_sets_tables_the_own_one_is_taken(both: Path, tmp_path: Path) -> None:
+    few = ["target.task=retrieve", "train.steps=2", "train.checks=1", "train.refit=false", "train.baselines=false"]
+    paths = [f"paths.runs={tmp_path / 'runs'}", f"paths.embeddings={tmp_path / 'embeddings'}"]
+    embed(small(both, *paths), quiet, quiet)
+    eeg = train(small(both, *few, *paths), "x", "test", quiet, quiet)
+    shutil.copytree(both / "bids/stimuli", tmp_path / "images")
+    picture = next((tmp_path / "images").rglob("*.jpg"))
+    shutil.copy(picture, picture.with_name("another_01s.jpg"))
+    folder, table = embed(small_meg(both, *paths, f"paths.images={tmp_path / 'images'}"), quiet, quiet)
+    recipe = small_meg(both, *few, *paths)
+    meg = train(recipe, "x", "test", quiet, quiet)
+    assert folder.name.startswith("small-meg-gist-")
+    assert meg.provenance["targets"] == table.digest != eeg.provenance["targets"]
+    assert open_trained(eeg.folder, quiet).setting.task.digest == eeg.provenance["targets"]
+    renamed = small(both, *few, *paths, "data.name=other")  # neither is its own: the run says which
+    sources = open_sources(small(both, *few, *paths), torch.device("cpu"), quiet)
+    for digest in (table.digest, eeg.provenance["targets"]):
+        assert make_task(renamed, sources, digest).digest == digest
+    with pytest.raises(StoreError, match="no embedding table of encoder gist"):
+        make_task(small(both, *few, *paths, "embed.blur=[2]"), sources)
+    with pytest.raises(StoreError, match="no embedding table of encoder gist"):
+        make_task(small(both, *few, *paths, "embed.layers=colour"), sources)
+    assert make_task(small(both, *few, *paths, "target.layers=colour"), sources).names == ("colour",)
+
+
 def test_a_larger_gallery_holds_more_images(both: Path, tmp_path: Path) -> None:
-    recipe = small(both, *RETRIEVE, f"paths.runs={tmp_path}", "evaluate.gallery=[0, 40]", "train.baselines=false")
+    sizes = "evaluate.gallery=[0, 3, 40, 40]"  # of 12 test images, 3 is none
+    recipe = small(both, *RETRIEVE, f"paths.runs={tmp_path}", sizes, "train.baselines=false")
     rows = evaluate(train(recipe, "x", "test", quiet, quiet).folder, quiet, quiet)
     found = {r["gallery"]: r for r in scored(rows, metric="top5", model="compact", k_repeats=1)}
     assert set(found) == {12, 40}
+    assert len(found) == len(scored(rows, metric="top5", model="compact", k_repeats=1, control="none"))
     assert found[40]["value"] < found[12]["value"]
     assert found[40]["chance"] == pytest.approx(5 / 40)
     assert {row["model"] for row in rows} == {"compact", "observer", "compact - observer"}
@@ -189,12 +230,28 @@ def test_a_fusion_stands_beside_what_it_must_beat(fused: tuple[Run, list[dict[st
     assert {"fused without eeg - meg", "fused without meg - eeg"} <= compared
     assert all(row["modality"] == "eeg+meg" for row in rows)
     assert {row["model"] for row in scored(rows, control="image_features")} == {"gist"}
+    assert {row["model"] for row in scored(rows, control="wrong_person")} == {"fused"}
     splits = run.splits
     sides = splits.groupby("concept")["split"].nunique()
     assert sides.max() == 1  # over both modalities
     table = pd.read_csv(run.folder / "predictions/test.tsv", sep="\t")
     assert (table["image_id"] != "n/a").all()
     assert {"meg_trial_id", "meg_person"} <= set(table)
+
+
+def test_killed_while_trust_is_weighed_the_fusion_is_weighed_again(
+    both: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = ["train.steps=4", "train.checks=2", "train.baselines=false"]
+    whole = train(small_pairs(both, *few, f"paths.runs={tmp_path / 'whole'}"), "x", "test", quiet, quiet)
+    killed = small_pairs(both, *few, f"paths.runs={tmp_path / 'killed'}")
+    with monkeypatch.context() as patch:
+        patch.setattr(folds, "calibrate", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            train(killed, "x", "test", quiet, quiet)
+    again = train(killed, "x", "test", quiet, quiet)
+    for name in ("fold0_fused_member0", "fold0_refit_fused_member0"):
+        assert again.checkpoint(name).read_bytes() == whole.checkpoint(name).read_bytes()
 
 
 def test_without_one_modality_the_fusion_reads_nothing_of_it(fused: tuple[Run, list[dict[str, Any]]]) -> None:
@@ -287,8 +344,9 @@ def test_two_people_never_share_a_trial(both: Path) -> None:
 def test_early_fusion_needs_equal_rates(both: Path, tmp_path: Path) -> None:
     few = [*FEW, f"paths.runs={tmp_path}", "model.fusion=early"]
     run = train(small_pairs(both, *few), "x", "test", quiet, quiet)
-    models = {row["model"] for row in evaluate(run.folder, quiet, quiet)}
-    assert {"fused", "fused without eeg", "sum"} <= models
+    rows = evaluate(run.folder, quiet, quiet)
+    assert {"fused", "fused without eeg", "sum"} <= {row["model"] for row in rows}
+    assert not scored(rows, control="wrong_person")  # it knows no people
 
 
 @pytest.mark.slow
@@ -333,10 +391,18 @@ def test_predictions_of_recordings_that_the_run_never_saw(both: Path, tmp_path: 
 
 def test_predicted_vectors_are_an_embedding_table(both: Path, tmp_path: Path) -> None:
     run = train(small(both, *RETRIEVE, f"paths.runs={tmp_path}"), "x", "test", quiet, quiet)
+    """Beside all images' own vectors in the same space, whose cosines rank as retrieval does."""
     _, folder = predict(run.folder, None, tmp_path, quiet, quiet)
     table = open_embeddings(folder)
-    assert set(table.rows["source"]) == {"brain"}
     assert np.allclose(np.linalg.norm(table.vectors["compact"], axis=1), 1, atol=1e-5)
+    evaluate(run.folder, quiet, quiet)
+    decided = pd.read_csv(run.folder / "predictions/test.tsv", sep="\t", dtype=str)
+    decided = decided[(decided["model"] == "compact") & (decided["k_repeats"] == "1")].set_index("trial_id")
+    rows, images = table.rows, sorted(set(decided["image_id"]))
+    brain, true = (rows["source"] == source for source in ("brain", "true"))
+    at = rows[true].set_index("image_id").index.get_indexer(pd.Index(images))
+    nearest = (table.vectors["compact"][brain] @ table.vectors["compact"][true][at].T).argmax(1)
+    assert [images[k] for k in nearest] == list(decided.loc[rows.loc[brain, "row_id"], "predicted"])
 
 
 @pytest.mark.parametrize("kind", ["retrieve", "fusion"])
@@ -428,6 +494,8 @@ def test_settings_that_do_not_go_together(both: Path) -> None:
         small(both, "target.projection=8")
     with pytest.raises(SettingsError, match="new_people needs method = 'concepts'"):
         small(both, "split.new_people=01", "split.method=blocks")
+    with pytest.raises(SettingsError, match="modality = 'comb' pairs whole recordings: leave out sessions, runs"):
+        small_pairs(both, "data.sessions=01", "data.runs=01")
 
 
 def test_shuffled_images_are_at_chance(both: Path, tmp_path: Path) -> None:

@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from conftest import predictions, quiet, small, small_meg
 from synapse_diffusion.config import LabelSettings, parse_recipe
 from synapse_diffusion.convert import convert
-from synapse_diffusion.errors import DataError, RunError, StoppedError, StoreError
+from synapse_diffusion.errors import DataError, RunError, SplitError, StoppedError, StoreError
 from synapse_diffusion.evaluate import evaluate, evaluate_seeds, seeds
-from synapse_diffusion.evaluate.scoring import design
+from synapse_diffusion.evaluate.scoring import Answered, design, difference_rows
 from synapse_diffusion.metrics import classification_scores
 from synapse_diffusion.parallel import Group
+from synapse_diffusion.predict import predict
 from synapse_diffusion.runs import Run, load_tensors, save_atomically
 from synapse_diffusion.store.epochs import Epochs
 from synapse_diffusion.train import train
@@ -29,8 +30,9 @@ from synapse_diffusion.training import checkpoint
 from synapse_diffusion.training.feeding import n_steps
 from synapse_diffusion.training.parts import make_folds
 from synapse_diffusion.training.requests import SAVE, SAVE_AND_END, Requests
-from synapse_diffusion.training.sources import open_sources
-from synapse_diffusion.training.tasks import deal_labels, label_trials, make_task
+from synapse_diffusion.training.setting import Setting
+from synapse_diffusion.training.sources import Sources, open_sources
+from synapse_diffusion.training.tasks import Task, deal_labels, label_trials, make_task
 
 
 @pytest.fixture(scope="session")
@@ -307,6 +309,49 @@ def test_wrong_input_is_one_sentence(study: Path, trained: Run, tmp_path: Path) 
     (broken / "provenance.json").write_text(json.dumps(provenance))
     with pytest.raises(RunError, match="trained on another content of the store small/sub-01"):
         evaluate(broken, quiet, quiet)
+
+
+def test_a_decoder_of_each_person(study: Path, tmp_path: Path) -> None:
+    """Decodes their recordings, and nobody else's; curves over time are of everyone."""
+    own = ["split.per_person=true", "evaluate.dynamics=true", "train.steps=6", "train.checks=2", "train.refit=false",
+           "evaluate.controls=[]", f"paths.runs={tmp_path}"]  # fmt: skip
+    run = train(small(study, *own), "x", "test", quiet, quiet)
+    rows = evaluate(run.folder, quiet, quiet)
+    assert {row["n"] for row in rows if row["metric"] == "peak_auc"} == {2}
+    decided = pd.read_csv(predict(run.folder, None, tmp_path, quiet, quiet)[0], sep="\t").set_index("trial_id")
+    for person in ("01", "02"):
+        (path,) = predict(run.folder, study / f"stores/small/sub-{person}", tmp_path, quiet, quiet)
+        again = pd.read_csv(path, sep="\t").set_index("trial_id")
+        mine = decided[decided.index.str.startswith(f"sub-{person}")]
+        assert len(mine) > 20
+        assert np.allclose(mine["p(fruit)"], again.loc[mine.index, "p(fruit)"], atol=2e-6)
+    alone = train(small(study, *own, "data.people=01"), "x", "test", quiet, quiet)
+    with pytest.raises(RunError, match=r"one decoder a person \(split\.per_person\), and none of sub-02"):
+        predict(alone.folder, study / "stores/small/sub-02", tmp_path, quiet, quiet)
+
+
+def test_of_contiguous_blocks_stretches_are_compared(study: Path) -> None:
+    """Trials without concepts: 200 decisions are ten stretches of 20, in which one model is right more often."""
+    recipe = small(study, "split.method=blocks")
+    label = np.random.default_rng(0).integers(0, 3, 200)
+    trials = pd.DataFrame({"concept": "n/a", "image_id": "n/a", "person": "01", "fold": np.repeat(np.arange(5), 40)})
+    trials["trial_id"] = [f"t{k:04d}" for k in range(200)]
+    setting = Setting(recipe, Sources({}, (), ""), Task("classify", ("a", "b", "c"), {}), {})
+    wrong = np.random.default_rng(1).random(200) < 0.3
+    models = {"compact": np.eye(3)[label], "linear": np.eye(3)[np.where(wrong, (label + 1) % 3, label)]}
+    answers = [Answered(name, 1, trials, score, label) for name, score in models.items()]
+    (row,) = difference_rows(setting, answers, "test", "compact")
+    assert row["n"] == 10
+    assert row["value"] == pytest.approx(wrong.mean())
+    assert 0.1 < row["low"] < row["value"] < row["high"] < 0.5
+
+
+def test_what_leaves_nothing_to_train_on_is_said(study: Path, tmp_path: Path) -> None:
+    few = [f"paths.runs={tmp_path}", "train.steps=2", "train.checks=1"]
+    with pytest.raises(SplitError, match="train trials share signal with held-out ones, and of what is to be decoded"):
+        train(small(study, *few, "split.validation_sequences=0", "view.stop_s=3"), "x", "test", quiet, quiet)
+    with pytest.raises(SplitError, match=r"none of 960 trials has a window of 100 to 101 s \(view\.\*\)"):
+        train(small(study, *few, "view.start_s=100", "view.stop_s=101"), "x", "test", quiet, quiet)
 
 
 DAMAGE: dict[str, tuple[list[str | None], str]] = {

@@ -85,7 +85,7 @@ def _labelled(trained: Trained, source: Source) -> Setting:
         recipe = recipe.model_copy(update={"labels": recipe.labels.model_copy(update={"classes": old.names})})
     [name] = trained.setting.sources.of
     sources = Sources({name: source}, source.epochs.stores, "")
-    task = make_task(recipe, sources)
+    task = make_task(recipe, sources, old.digest)
     if task.names != old.names or (task.table and old.table and task.table.digest != old.table.digest):
         raise RunError(f"{trained.run.folder}: was trained on other classes or vectors than there are now; train again")
     return replace(trained.setting, sources=sources, task=task)

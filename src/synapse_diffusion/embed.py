@@ -137,14 +137,7 @@ def _embedded(recipe: Recipe, asked: Asked, say: Say, progress: Progress) -> Emb
     say(f"{len(pictures)} images: {len(todo)} to embed, {len(pictures) - len(todo)} known")
     _compute(todo, encoder, recipe, cache, progress)
     vectors = {layer: cache.read(layer, list(images["sha256"])) for layer in encoder.layers}
-    about = {
-        "name": encoder.name,
-        "kind": recipe.embed.encoder,
-        "digest": encoder.digest,
-        "size": list(encoder.size),
-        "token": recipe.embed.token,
-        "precision": recipe.embed.precision,
-    }
+    about = {"name": encoder.name, "digest": encoder.digest, "size": list(encoder.size), **recipe.embed.about()}
     table = EmbeddingTable(true_rows(list(images["image_id"]), list(images["concept"])), vectors, about)
     write_embeddings(table, folder, {"images.tsv": images}, key)
     return open_embeddings(folder)

@@ -5,17 +5,17 @@ For the run's own test part, or for recordings that it never saw: of people whom
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 
-from synapse_diffusion.errors import RunError
-from synapse_diffusion.splits import TEST
-from synapse_diffusion.store.embeddings import EmbeddingTable, write_embeddings
+from synapse_diffusion.errors import RunError, StoreError
+from synapse_diffusion.splits import TEST, TRAIN
+from synapse_diffusion.store.embeddings import EmbeddingTable, true_rows, write_embeddings
 from synapse_diffusion.store.files import write_table
 from synapse_diffusion.training.adaptation import Person, load_person, met
 from synapse_diffusion.training.data import ScaledEpochs
@@ -27,12 +27,17 @@ from synapse_diffusion.training.sources import Source
 from synapse_diffusion.training.trained import Trained, open_trained, other_source
 from synapse_diffusion.types import Folder, Progress, Say, silent
 
+Floats = NDArray[np.float32]
+
 
 def predict(
     folder: Folder, recording: Folder | None = None, out: Folder | None = None,
     say: Say = silent, progress: Progress = silent,
 ) -> list[Path]:  # fmt: skip
     """Decode single trials; returns the paths written (`trials_<name>.tsv`, and for images `vectors_<name>/`).
+
+    Vectors are unit vectors in the space that the decoder learned, where all images' own (source true) lie beside them:
+    their cosines are what retrieval ranks by. Folds have a table each.
 
     Without `recording` each trial of the run's test part, by the decoder of its fold. Of a person whom `adapt` has met
     the weights and scalers are those that it found; else scalers of a person or session that training never met are
@@ -56,29 +61,58 @@ def predict(
             for number in range(len(trained.folds))
             for name, rows in trained.rows(number, TEST).items()
         ]
-        say(f"{sum(len(part) for part, _ in parts)} test trials are decoded")
+        say(f"{sum(len(part.table) for part in parts)} test trials are decoded")
         return _write(trained, parts, target, "test")
-    if len(trained.folds) > 1:
-        say(f"{folder}: {len(trained.folds)} folds; the first one's decoder is used")
     recording = Path(recording)
     name, source = other_source(trained, recording, say)
     usable = np.flatnonzero(source.trials["usable"].to_numpy())
+    if not len(usable):
+        raise StoreError(
+            f"{recording}: none of its {len(source.trials)} trials has a window of {trained.run.recipe.view.start_s:g} "
+            f"to {trained.run.recipe.view.stop_s:g} s (view.*) inside the recording and free of bad stretches"
+        )
     say(f"{recording}: {len(usable)} of {len(source.trials)} trials can be cut")
     person_N = source.trials["person"].to_numpy(dtype=str)[usable]
+    folds = {str(person): _fold_for(trained, name, str(person)) for person in np.unique(person_N)}
+    if len(trained.folds) > 1:
+        say(f"{folder}: {len(trained.folds)} folds; of those that know a person the first one's decoder is used")
     parts = []
-    for person in np.unique(person_N):
+    for person, number in folds.items():
         file = folder / "people" / f"{person}.safetensors"
         met_before = load_person(file) if file.exists() else None
-        parts.append(_predict(trained, 0, name, source, usable[person_N == person], progress, met_before))
+        parts.append(_predict(trained, number, name, source, usable[person_N == person], progress, met_before))
     return _write(trained, parts, target, recording.resolve().name)
+
+
+def _fold_for(trained: Trained, name: str, person: str) -> int:
+    """The fold whose decoder decodes that person. Raises `RunError` where there is one a person, and none of theirs."""
+    if not trained.setting.recipe.split.per_person:
+        return 0
+    of_person = (trained.setting.sources.of[name].trials["person"] == person).to_numpy()
+    for number, fold in enumerate(trained.folds):
+        if (of_person & (fold[name] == TRAIN)).any():
+            return number
+    raise RunError(
+        f"{trained.run.folder}: has one decoder a person (split.per_person), and none of sub-{person}; train one for "
+        "all to decode others"
+    )
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    """Single trials' table; of images also predicted vectors (N, D), and all images' own (U, D) in the same space."""
+
+    table: pd.DataFrame
+    model: str
+    vectors: Floats | None = None
+    images: Floats | None = None
 
 
 def _predict(
     trained: Trained, number: int, name: str, source: Source, rows: Index, progress: Progress,
     person: Person | None = None,
-) -> tuple[pd.DataFrame, Mapping[str, np.ndarray[tuple[int, ...], np.dtype[np.float32]]]]:  # fmt: skip
-    """Rows of a modality, decoded by a fold's final decoders (as they are for one person): a table, and vectors by
-    model."""
+) -> _Decoded:  # fmt: skip
+    """Rows of a modality, decoded by a fold's final decoders (as they are for one person)."""
     setting, models = trained.setting, trained.models(number, final=True)
     data = ScaledEpochs(
         source.epochs, trained.run.read_scalers(), setting.scaler_stage(trained.stage(number, final=True), name),
@@ -93,21 +127,18 @@ def _predict(
     table["person_is_known"] = source.trials["person"].iloc[rows].isin(known).astype(int).to_numpy()
     main = name if setting.sources.is_fusion else network_names(setting)[0]
     if setting.task.kind == "retrieve":
-        return table, {main: _vectors(models, asked, main, progress)}
+        return _Decoded(table, main, _vectors(models, asked, main, progress), models.image_vectors(main))
     score_NK = models.ask(asked, only=main)[main]
     if setting.task.answers is None:
         table["predicted"] = [setting.task.names[k] for k in score_NK.argmax(1)]
         score_NK = np.exp(score_NK - np.logaddexp.reduce(score_NK, axis=1, keepdims=True))
     else:
         score_NK = 1 / (1 + np.exp(-score_NK))
-    return pd.concat(
-        [table, pd.DataFrame(score_NK.round(6), columns=[f"p({n})" for n in setting.task.names])], axis=1
-    ), {}
+    share = pd.DataFrame(score_NK.round(6), columns=[f"p({n})" for n in setting.task.names])
+    return _Decoded(pd.concat([table, share], axis=1), main)
 
 
-def _vectors(
-    models: FoldModels, asked: Asked, main: str, progress: Progress
-) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+def _vectors(models: FoldModels, asked: Asked, main: str, progress: Progress) -> Floats:
     parts = []
     for at in chunks(len(asked)):
         progress("predicting vectors", at.start, len(asked))
@@ -116,19 +147,21 @@ def _vectors(
     return np.concatenate(parts)
 
 
-def _write(
-    trained: Trained,
-    parts: list[tuple[pd.DataFrame, Mapping[str, np.ndarray[tuple[int, ...], np.dtype[np.float32]]]]],
-    folder: Path,
-    name: str,
-) -> list[Path]:
-    table = pd.concat([part for part, _ in parts], ignore_index=True)
+def _write(trained: Trained, parts: list[_Decoded], folder: Path, name: str) -> list[Path]:
+    """The table of all trials; vectors of each fold apart, since each may have learned a space of its own."""
     paths = [folder / f"trials_{name}.tsv"]
-    write_table(table, paths[0])
-    vectors = {model: np.concatenate([part[model] for _, part in parts]) for model in parts[0][1]}
-    if vectors:
-        rows = table.assign(row_id=table["trial_id"], split=name, k_repeats=1, draw=0, source="brain")
+    write_table(pd.concat([part.table for part in parts], ignore_index=True), paths[0])
+    target = trained.setting.task.table
+    folds = sorted({int(part.table["fold"].iloc[0]) for part in parts}) if target is not None else []
+    for number in folds:
+        assert target is not None
+        mine = [part for part in parts if part.table["fold"].iloc[0] == number]
+        table = pd.concat([part.table for part in mine], ignore_index=True)
+        brain = table.assign(row_id=table["trial_id"], split=name, k_repeats=1, draw=0, source="brain")
+        true = true_rows(list(target.rows["image_id"]), list(target.rows["concept"]))
+        vectors = np.concatenate([v for v in (*(part.vectors for part in mine), mine[0].images) if v is not None])
         about = {"kind": "brain", "run": trained.run.folder.name, "targets": trained.run.provenance["targets"]}
-        paths.append(folder / f"vectors_{name}")
-        write_embeddings(EmbeddingTable(rows, vectors, about), paths[1])
+        paths.append(folder / (f"vectors_{name}_fold{number}" if len(folds) > 1 else f"vectors_{name}"))
+        rows = pd.concat([brain, true], ignore_index=True)
+        write_embeddings(EmbeddingTable(rows, {mine[0].model: vectors}, about), paths[-1])
     return paths

@@ -36,7 +36,8 @@ def split_concepts(
 
     Under RSVP a 1 s window holds ten pictures: holding out concepts alone would leave every training window
     next to a held-out one. Shares are (validation, test), of each class's concepts and of all sequences; where no
-    window overlaps another (MEG), sequence shares of 0 hold out no sequences.
+    window overlaps another (MEG), sequence shares of 0 hold out no sequences: such a part's concepts are its wherever
+    they were shown.
     `label_N` is -1 for trials of no class. With `dataset_test` the data set's own test images are the test
     part, and their concepts leave training and validation. `free` trials, whose windows touch no other, may be in any
     sequence. Raises `SplitError` where a part stays empty, or lacks a class (unless not `every_class`).
@@ -70,7 +71,8 @@ def split_concepts(
             split[labelled & is_test] = TEST
             continue
         here = labelled & ~is_test & np.isin(concept, sorted(parts[part]))
-        split[here if stretch is None else here & ((stretch == part) | ~bound)] = part
+        anywhere = stretch is None or (part != TRAIN and not shares[part == TEST])
+        split[here if anywhere else here & ((stretch == part) | ~bound)] = part
     _require_all(split, label_N, every_class=every_class)
     return split
 

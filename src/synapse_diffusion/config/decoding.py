@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
@@ -187,6 +188,13 @@ class EmbedSettings(Settings):
     """Images at once; changes vectors by rounding only, so it has no part in a table's name."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of the encoder; vectors are stored as float32."""
+
+    def about(self) -> dict[str, Any]:
+        """What a table says of the settings that made it; of weights the last part of their path or name."""
+        return {
+            "kind": self.encoder, "token": self.token, "precision": self.precision, "weights": Path(self.weights).name,
+            "layers": {"of": sorted(self.layers), "blur": sorted(self.blur)},
+        }  # fmt: skip
 
     @model_validator(mode="after")
     def _choices(self) -> Self:

@@ -102,6 +102,13 @@ class DataSettings(Settings):
     events: EventColumns = EventColumns()
 
     @model_validator(mode="after")
+    def _of_pairs(self) -> Self:
+        given = [name for name in ("sessions", "tasks", "runs") if getattr(self, name)]
+        if self.modality == "comb" and given:
+            raise ValueError(f"modality = 'comb' pairs whole recordings: leave out {', '.join(given)}")
+        return self
+
+    @model_validator(mode="after")
     def _of_eeg2(self) -> Self:
         if self.format != "eeg2":
             return self

@@ -14,6 +14,7 @@ from synapse_diffusion.errors import SynapseError
 from synapse_diffusion.evaluate.asking import Question
 from synapse_diffusion.evaluate.confounds import IMAGE_FEATURES, image_feature_answers
 from synapse_diffusion.evaluate.scoring import Answered, answered
+from synapse_diffusion.models.fusion import Network
 from synapse_diffusion.store.embeddings import EmbeddingTable
 from synapse_diffusion.store.epochs import Epochs
 from synapse_diffusion.training.baselines import LINEAR, Sample, fit_baseline, plain_objective
@@ -41,7 +42,7 @@ def control_answers(
         elif control == "noise":
             scores = _changed(models, asked, gallery_K, main, _noise)
         elif control == "wrong_person":
-            if any(source.n_people > 1 for source in setting.sources.of.values()):
+            if _knows_people(models, main) and any(source.n_people > 1 for source in setting.sources.of.values()):
                 scores = _changed(models, asked, gallery_K, main, lambda batch: _wrong_person(trained, batch))
         elif control == IMAGE_FEATURES:
             if features is not None:
@@ -52,6 +53,12 @@ def control_answers(
                 asked, scores = before
         found += answered(setting, asked, gallery_K, scores, k, number, control) if scores else []
     return found
+
+
+def _knows_people(models: FoldModels, main: str) -> bool:
+    """Has the decoder (of a fusion, has one of them) weights of people's own? Early fusion knows none."""
+    network = models.networks[main][0].network
+    return isinstance(network, Network) and any(network.decoder(m).person_tensors() for m in network.modalities)
 
 
 def _mean(score_NK: Scores) -> Scores:

@@ -87,8 +87,9 @@ class _Person:
 def dynamics(trained: Trained, progress: Progress) -> list[dict[str, Any]]:
     """Curves over time into dynamics.tsv and figures, the largest value of each as a score row.
 
-    Of the first fold; of a fusion for each modality. Only people with training trials of their own, two or more of
-    each class, have curves. Contiguous blocks have no p: what is exchanged there are stretches, not concepts.
+    Of the first fold (of one decoder a person, of each person's first); of a fusion for each modality. Only people with
+    training trials of their own, two or more of each class, have curves. Contiguous blocks have no p: what is exchanged
+    there are stretches, not concepts.
     """
     setting, rows, tables = trained.setting, [], []
     for modality, source in setting.sources.of.items():
@@ -137,33 +138,39 @@ def dynamics(trained: Trained, progress: Progress) -> list[dict[str, Any]]:
 
 
 def _people(trained: Trained, modality: str) -> list[_Person]:
+    found: dict[str, _Person] = {}
+    for number in range(len(trained.folds) if trained.setting.recipe.split.per_person else 1):
+        found |= _people_of(trained, number, modality, set(found))
+    return list(found.values())
+
+
+def _people_of(trained: Trained, number: int, modality: str, known: set[str]) -> dict[str, _Person]:
+    """Others with trials in both parts of a fold."""
     setting = trained.setting
     source = setting.sources.of[modality]
-    final = trained.trained_rows(0, final=True)[modality]
+    final = trained.trained_rows(number, final=True)[modality]
     target_N = setting.task.of[modality].target_N.copy()
-    target_N[final] = setting.targets({modality: final}, 0)[modality]
-    test = trained.rows(0, TEST)[modality]
+    target_N[final] = setting.targets({modality: final}, number)[modality]
+    test = trained.rows(number, TEST)[modality]
     data = ScaledEpochs(
-        source.epochs, trained.run.read_scalers(), setting.scaler_stage(trained.stage(0, final=True), modality),
+        source.epochs, trained.run.read_scalers(), setting.scaler_stage(trained.stage(number, final=True), modality),
         setting.recipe.view,
     )  # fmt: skip
     person_N = source.trials["person"].to_numpy(dtype=str)
     units = source.trials["image_id" if setting.task.kind == "retrieve" else "concept"].to_numpy(dtype=str)
     unit_of = {name: k for k, name in enumerate(sorted(set(units[test])))}
-    found = []
-    for person in sorted(set(person_N[test])):
+    found = {}
+    for person in sorted(set(person_N[test]) - known):
         mine = final[person_N[final] == person]
         count_K = np.bincount(target_N[mine], minlength=len(setting.task.names))
         if len(mine) < 2 or (setting.task.kind == "classify" and count_K.min() < 2):
             continue
         some = np.sort(np.random.default_rng(setting.recipe.evaluate.seed).permutation(mine)[:MOST_TRIALS])
         asked = test[person_N[test] == person]
-        found.append(
-            _Person(
-                data.read(some).cpu().numpy(), target_N[some], data.read(asked).cpu().numpy(), target_N[asked],
-                source.trials["image_id"].to_numpy(dtype=str)[asked],
-                np.array([unit_of[name] for name in units[asked]], dtype=np.int64),
-            )
+        found[str(person)] = _Person(
+            data.read(some).cpu().numpy(), target_N[some], data.read(asked).cpu().numpy(), target_N[asked],
+            source.trials["image_id"].to_numpy(dtype=str)[asked],
+            np.array([unit_of[name] for name in units[asked]], dtype=np.int64),
         )  # fmt: skip
     return found
 

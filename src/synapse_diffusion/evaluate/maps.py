@@ -44,6 +44,7 @@ def map_contributions(trained: Trained, progress: Progress) -> None:
     models = trained.models(0, final=False)
     model = FUSED if setting.sources.is_fusion else setting.recipe.model.name
     learner = models.networks[model][0].requires_grad_(False)
+    first = f" (first of {len(trained.folds)} folds)" if len(trained.folds) > 1 else ""
     for modality in learner.network.modalities:
         epochs = setting.sources.of[modality].epochs
         total_CT = np.zeros((len(epochs.channels), epochs.n_times))
@@ -56,7 +57,7 @@ def map_contributions(trained: Trained, progress: Progress) -> None:
         share_CW = np.stack([total_CT[:, window].sum(1) for window in windows], 1)
         draw_contributions(
             epochs.times, total_CT, times_s, share_CW, setting.shapes[modality].position_tensor().double().numpy(),
-            f"{setting.recipe.data.name}, {modality}: {model}, {len(asked)} validation trials",
+            f"{setting.recipe.data.name}, {modality}: {model}, {len(asked)} validation trials" + first,
             trained.run.folder / f"figures/maps_{modality}.png",
         )  # fmt: skip
         for name, value_W in zip(epochs.channels, share_CW, strict=True):

@@ -151,17 +151,17 @@ def score_rows(
 def difference_rows(setting: Setting, answers: Sequence[Answered], split: str, ours: str) -> list[dict[str, Any]]:
     """How much more often `ours` is right than every other model, image by image, with a paired interval.
 
-    Images are drawn again (for classes concepts); of each counts the mean over its decisions.
+    Images are drawn again (for classes concepts, of contiguous blocks stretches); of each counts the mean over its
+    decisions.
     """
     rows: list[dict[str, Any]] = []
     settings = setting.recipe.evaluate
     if setting.task.answers is not None:
         return rows
-    unit = "image_id" if setting.task.kind == "retrieve" else "concept"
     right, by_people = {}, {}
     for number, answer in enumerate(answers):
         if answer.control == "none":
-            hit, unit_N = pd.Series(hits(answer.score_NK, answer.truth_N, 1)), answer.trials[unit].to_numpy(dtype=str)
+            hit, unit_N = pd.Series(hits(answer.score_NK, answer.truth_N, 1)), _units(setting, answer)
             right[number] = hit.groupby(unit_N).mean()
             if answer.several:
                 by_people[number] = hit.groupby([unit_N, *answer.people.values()]).mean()
@@ -179,6 +179,17 @@ def difference_rows(setting: Setting, answers: Sequence[Answered], split: str, o
             about = _about(setting, replace(answers[mine], model=f"{ours} - {answers[other].model}"), split, "all")
             rows.append(_row(score, **about, gallery=answers[mine].score_NK.shape[1]))
     return rows
+
+
+def _units(setting: Setting, answer: Answered) -> NDArray[np.str_]:
+    """What an interval draws again, of each decision: an image, a concept, or a stretch of trials."""
+    trials = answer.trials
+    if setting.task.kind == "retrieve":
+        return trials["image_id"].to_numpy(dtype=str)
+    if setting.recipe.split.method != "blocks":
+        return trials["concept"].to_numpy(dtype=str)
+    stretch = pd.Series(design(trials, answer.truth_N, blocks=True)[0]) % len(trials)
+    return (trials["person"] + "/" + trials["fold"].astype(str) + "/" + stretch.astype(str)).to_numpy(dtype=str)
 
 
 def _difference_over_people(cells: pd.DataFrame, n_draws: int, rng: np.random.Generator) -> tuple[float, float]:

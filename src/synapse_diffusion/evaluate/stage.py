@@ -220,25 +220,30 @@ def _larger_galleries(trained: Trained, say: Say, progress: Progress) -> list[di
     """The test decisions again among more images: of test concepts first, then others; none was trained as a target
     of a test trial, but pictures of trained concepts were seen in training, which makes them harder to tell apart."""
     setting, rows = trained.setting, []
-    sizes = [size for size in setting.recipe.evaluate.gallery if size]
-    if setting.task.table is None or not sizes:
+    test_K = _gallery(trained, TEST)
+    if setting.task.table is None or test_K is None:
         return []
     images = setting.task.table.rows
-    for size in sizes:
+    concept = images["concept"].to_numpy(dtype=str)
+    others = np.setdiff1d(np.arange(len(images)), test_K)
+    near = np.isin(concept[others], concept[test_K])
+    rng = np.random.default_rng(setting.recipe.evaluate.seed)
+    dealt = np.concatenate([rng.permutation(others[near]), rng.permutation(others[~near])])
+    sizes = set()
+    for size in setting.recipe.evaluate.gallery:
         if size > len(images):
             say(f"evaluate.gallery = {size}: the table has {len(images)} images, all of which are taken")
+        if min(size, len(images)) > len(test_K):
+            sizes.add(min(size, len(images)))
+        elif size:
+            say(f"evaluate.gallery = {size} is left out: the {len(test_K)} test images are a gallery already")
+    for size in sorted(sizes):
+        gallery_K = np.sort(np.concatenate([test_K, dealt[: size - len(test_K)]]))
         answers = []
         for number in range(len(trained.folds)):
             progress(f"gallery of {size}", number, len(trained.folds))
             part = trained.rows(number, TEST)
             targets = {name: setting.task.of[name].target_N[r] for name, r in part.items()}
-            test_K = np.unique(np.concatenate(list(targets.values())))
-            concept = images["concept"].to_numpy(dtype=str)
-            others = np.setdiff1d(np.arange(len(images)), test_K)
-            near = np.isin(concept[others], concept[test_K])
-            rng = np.random.default_rng(setting.recipe.evaluate.seed)
-            dealt = np.concatenate([rng.permutation(others[near]), rng.permutation(others[~near])])
-            gallery_K = np.sort(np.concatenate([test_K, dealt[: max(0, size - len(test_K))]]))
             models = trained.models(number, final=True)
             for question in questions(setting, part, targets):
                 scores = models.ask(question.asked, gallery_K, question.k_repeats)

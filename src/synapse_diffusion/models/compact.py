@@ -181,8 +181,10 @@ def _cells(label_N: Tensor, person_N: Tensor) -> list[Tensor]:
 
 
 def _inverse_root(covariance: Tensor, shrinkage: float) -> Tensor:
-    """Symmetric inverse root of the covariance shrunk towards a multiple of the identity."""
+    """Symmetric inverse root of the covariance shrunk towards a multiple of the identity; itself, of no variance."""
     identity = torch.eye(len(covariance), dtype=covariance.dtype, device=covariance.device)
+    if not covariance.any():  # of one trial alone nothing is known to be noise
+        return identity.float()
     shrunk = (1 - shrinkage) * covariance + shrinkage * covariance.diagonal().mean() * identity
     values, vectors = torch.linalg.eigh(shrunk)
     root: Tensor = (vectors / values.clamp_min(1e-12 * float(values[-1])).sqrt()) @ vectors.T

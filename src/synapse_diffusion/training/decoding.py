@@ -116,6 +116,19 @@ class FoldModels:
             out = [torch.nn.functional.normalize(member(batch, None), dim=1) for member in members]
         return np.asarray((torch.cat(out, 1) / len(members) ** 0.5).cpu().numpy())
 
+    @torch.no_grad()
+    def image_vectors(self, model: str) -> NDArray[np.float32]:
+        """All images' own vectors (U, D) in the space of `vectors`."""
+        members = self.networks[model]
+        assert self.setting.task.table is not None
+        index_U = torch.arange(len(self.setting.task.table.rows))
+        found = []
+        for member in members:
+            assert isinstance(member.objective, Images)
+            at = index_U.to(next(member.parameters()).device)
+            found.append(torch.nn.functional.normalize(member.objective.vectors(at), dim=1))
+        return np.asarray((torch.cat(found, 1) / len(members) ** 0.5).cpu().numpy())
+
 
 def batch_of(batch: Batch, names: Sequence[str]) -> Batch:
     """The batch's signals of these modalities."""

@@ -160,13 +160,12 @@ class FoldFits:
             group, self.requests, n_steps,
         )  # fmt: skip
         curve = pd.DataFrame(fit(learner, course, setting.cells, on_check))
-        if group.rank == 0:
-            write_table(curve, curve_path)
         save_learner(learner, path, group)
         wait_for_all(group)
         if group.rank == 0:
-            unfinished.unlink(missing_ok=True)
             self._weigh(path, stage, model, member)
+            write_table(curve, curve_path)  # says that all of it is done
+            unfinished.unlink(missing_ok=True)
         wait_for_all(group)
         return curve
 

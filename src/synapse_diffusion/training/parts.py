@@ -65,6 +65,12 @@ def usable_strata(source: Source, stratum_N: NDArray[np.int64], recipe: Recipe, 
 
 def make_folds(sources: Sources, task: Task, recipe: Recipe, say: Say) -> list[Fold]:
     """The folds, checked; says how many trials each part has and why others are left out."""
+    for source in sources.of.values():
+        if not source.trials["usable"].any():
+            raise SplitError(
+                f"none of {len(source.trials)} trials has a window of {recipe.view.start_s:g} to "
+                f"{recipe.view.stop_s:g} s (view.*) inside its recording and free of bad stretches"
+            )
     strata = {
         name: usable_strata(source, task.of[name].stratum_N, recipe, fused=sources.is_fusion)
         for name, source in sources.of.items()
@@ -80,6 +86,7 @@ def make_folds(sources: Sources, task: Task, recipe: Recipe, say: Say) -> list[F
         for name, split in fold.items():
             source, where = sources.of[name], stretches(sources.of[name].epochs, recipe)
             cleaned[name] = drop_touching(split, where.store, where.start, where.n_times)
+            _check_left(split, cleaned[name], task.of[name].target_N, recipe)
             cleaned[name][_of_new_people(source, cleaned[name], recipe)] = ADAPT
             check_split(source.trials, cleaned[name], where.store, where.start, where.n_times, zero_shot=zero_shot)
             _check_adaptation(source, cleaned[name], strata[name], recipe)
@@ -87,6 +94,19 @@ def make_folds(sources: Sources, task: Task, recipe: Recipe, say: Say) -> list[F
         _check_together(cleaned, sources)
         folds.append(cleaned)
     return folds
+
+
+def _check_left(split: Split, cleaned: Split, target_N: NDArray[np.int64], recipe: Recipe) -> None:
+    """Raises `SplitError` where a part is lost to windows that touch held-out ones."""
+    for part in (TRAIN, VALIDATION):
+        before, after = split == part, cleaned == part
+        lost = set(target_N[before]) - set(target_N[after]) if recipe.target.task == "classify" else before.any()
+        if lost and not (recipe.target.task != "classify" and after.any()):
+            raise SplitError(
+                f"{before.sum() - after.sum()} of {before.sum()} {part} trials share signal with held-out ones, and of "
+                "what is to be decoded none is left: hold out sequences too (split.validation_sequences, "
+                "split.test_sequences), or take a shorter window (view.*)"
+            )
 
 
 def _single(sources: Sources, strata: Mapping[str, NDArray[np.int64]], recipe: Recipe) -> list[dict[str, Split]]:

@@ -98,8 +98,11 @@ class Task:
         return source.trials[column].to_numpy(dtype=str)[rows]
 
 
-def make_task(recipe: Recipe, sources: Sources) -> Task:
-    """The recipe's task on these trials. Raises `DataError`, `StoreError`, `SettingsError`."""
+def make_task(recipe: Recipe, sources: Sources, digest: str | None = None) -> Task:
+    """The recipe's task on these trials; of several tables that would do, that of a `digest`.
+
+    Raises `DataError`, `StoreError`, `SettingsError`.
+    """
     kind = recipe.target.task
     if kind == "retrieve":
         if sources.paired_by == "concept":
@@ -109,7 +112,7 @@ def make_task(recipe: Recipe, sources: Sources) -> Task:
                 f"target.task = 'retrieve' looks for images that were never trained: split.method must be 'concepts', "
                 f"not {recipe.split.method!r}"
             )
-        table = find_table(recipe, sources)
+        table = find_table(recipe, sources, digest)
         row_of = {image: k for k, image in enumerate(table.rows["image_id"])}
         of = {}
         for modality, source in sources.of.items():
@@ -159,10 +162,11 @@ def merge_rare(stratum_N: Array, concept_N: NDArray[np.str_], rest: int, fewest:
     return out
 
 
-def find_table(recipe: Recipe, sources: Sources) -> EmbeddingTable:
+def find_table(recipe: Recipe, sources: Sources, digest: str | None = None) -> EmbeddingTable:
     """The table of the images' vectors that the recipe describes, with a row for every image that was shown.
 
-    Raises `StoreError` where none or several would do.
+    Where tables of several data sets have them, by one encoder: that of `digest`, else the recipe's own data set's.
+    Raises `StoreError` where none would do, or two of other weights.
     """
     shown = {
         str(image)
@@ -174,18 +178,24 @@ def find_table(recipe: Recipe, sources: Sources) -> EmbeddingTable:
         table = open_embeddings(root / recipe.target.table, recipe.target.layers)
         return _covering(table, shown, root / recipe.target.table)
     found = [root / name for name in described_tables(recipe)]
-    fitting = [path for path in found if shown <= set(open_embeddings(path, ()).rows["image_id"])]
-    if len(fitting) == 1:
-        return _covering(open_embeddings(fitting[0], recipe.target.layers), shown, fitting[0])
+    tables = {path: open_embeddings(path, recipe.target.layers) for path in found}
+    fitting = [path for path, table in tables.items() if shown <= set(table.rows["image_id"])]
+    if known := [path for path in fitting if tables[path].digest == digest]:
+        return tables[known[0]]
+    if fitting and len({tables[path].encoder.get("digest") for path in fitting}) == 1:
+        own = [
+            path for path in fitting if path.name.startswith(f"{recipe.data.name}-{tables[path].encoder.get('name')}-")
+        ]
+        return tables[[*own, *fitting][0]]
     if not found:
         raise StoreError(
             f"{root}: no embedding table of encoder {recipe.embed.encoder}; run `synapse-diffusion embed` with this "
             "recipe, or name one in target.table"
         )
     if not fitting:
-        return _covering(open_embeddings(found[0], recipe.target.layers), shown, found[0])
+        return _covering(tables[found[0]], shown, found[0])
     names = ", ".join(path.name for path in fitting)
-    raise StoreError(f"{root}: several tables have these images ({names}); name one in target.table")
+    raise StoreError(f"{root}: tables of other weights have these images too ({names}); name one in target.table")
 
 
 def described_tables(recipe: Recipe) -> dict[str, Any]:
@@ -200,11 +210,14 @@ def _described(path: Path, recipe: Recipe) -> bool:
         manifest = read_embeddings_manifest(path)
     except StoreError:
         return False
-    encoder, settings = manifest["encoder"], recipe.embed
-    same = (encoder.get("kind"), encoder.get("token"), encoder.get("precision")) == (
-        settings.encoder, settings.token, settings.precision,
-    )  # fmt: skip
-    return same and set(recipe.target.layers) <= set(manifest["layers"])
+    encoder = manifest["encoder"]
+    about = recipe.embed.about()
+    older = {"weights": about["weights"], "layers": about["layers"]}  # what tables did not always say
+    if any({**older, **encoder}.get(name) != about[name] for name in ("kind", "token", "precision", "weights")):
+        return False
+    if recipe.target.layers:  # whatever else was embedded beside them
+        return set(recipe.target.layers) <= set(manifest["layers"])
+    return bool({**older, **encoder}["layers"] == about["layers"])
 
 
 def _covering(table: EmbeddingTable, shown: set[str], folder: Path) -> EmbeddingTable:

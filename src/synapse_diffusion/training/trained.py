@@ -91,7 +91,7 @@ def open_trained(folder: Path, progress: Progress) -> Trained:
     stored = provenance["stores"]
     if changed := [key for key in sorted({*digests, *stored}) if digests.get(key) != stored.get(key)]:
         raise RunError(f"{folder}: was trained on another content of the store {changed[0]}; train again")
-    task = make_task(recipe, sources)
+    task = make_task(recipe, sources, provenance["targets"])
     if provenance["targets"] not in (task.digest, None):  # None: of classes, before these were noted
         what = "of its embedding table" if task.table is not None else "of its categories' tables"
         raise RunError(f"{folder}: was trained on another content {what}; train again")
