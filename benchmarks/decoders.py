@@ -10,8 +10,8 @@ Every network has the same steps, batches, targets and learned map of images, an
 decoders have their published ends (`model.projector`; residual layers, for images). Ridge (or LDA), the encoding model
 and the observers stand beside compact; penalties, widths and layers of theirs, more than there are rates, are chosen
 on validation too. Printed: parameters, trials a second (forward and backward, one thread), top-1 and top-5 (or balanced
-accuracy) of single trials and means of 12, and how much more often compact is right than each, with a 95 % interval
-over images (concepts), whose seeds are averaged.
+accuracy) of single trials and means of 12, and how much more often compact, and its sum with the encoding model, is
+right than each, with a 95 % interval over images (concepts), whose seeds are averaged.
 `--repeats`: also how compact, ridge and the encoding model grow with the trials of each main picture. Work that is done
 is not repeated.
 """
@@ -40,6 +40,7 @@ from synapse_diffusion.training.decoders import DECODERS as REGISTERED
 DECODERS: Final = ("compact", "eegnet", "tsconv", "atm", "brain_module")
 RESIDUAL: Final = ("tsconv", "atm", "brain_module")
 OURS: Final = "compact"
+TOGETHER: Final = "compact + encoding"  # the sum of their calibrated log-likelihoods
 CLASSES: Final = 6  # largest categories of the photos
 COMPONENTS: Final = 128  # principal components of each layer: ridge to all 5,674 numbers takes minutes
 METRICS: Final = {"retrieve": ("top1", "top5"), "classify": ("balanced_accuracy",)}
@@ -118,9 +119,11 @@ def right(runs: Sequence[Run], model: str, k: int, task: str, top: int = 1) -> p
     return pd.concat(parts).groupby("unit")["hit"].mean()
 
 
-def difference(ours: Sequence[Run], others: Sequence[Run], model: str, k: int, task: str, top: int = 1) -> str:
-    """Ours less another's, with its interval."""
-    pair = [right(ours, OURS, k, task, top), right(others, model, k, task, top)]
+def difference(
+    ours: tuple[Sequence[Run], str], other: tuple[Sequence[Run], str], k: int, task: str, top: int = 1
+) -> str:
+    """Ours less another's (runs and the model in them), with its interval."""
+    pair = [right(*ours, k, task, top), right(*other, k, task, top)]
     both = pd.concat(pair, axis=1, join="inner").to_numpy(float)
     rng = np.random.default_rng(0)
     value, low, high = paired_difference(both[:, 0], both[:, 1], np.arange(len(both)), 5000, rng)
@@ -156,13 +159,16 @@ def compare(base: Recipe, given: argparse.Namespace) -> None:
         row = tables[owner].loc[model]
         print(f"    {model:22s}" + "".join(f"{row[k, m]:26.3f}" for k in ks for m in METRICS[given.task]))
     if OURS in runs:
+        ours = [model for owner, model in shown if owner == OURS and model in (OURS, TOGETHER)]
         tops = (1, 5) if given.task == "retrieve" else (1,)
-        for top in tops:
+        for mine, top in ((mine, top) for mine in ours for top in tops):
             within = f" among its {top} best" if top > 1 else ""
-            print(f"    {OURS} is right more often{within} than" + "".join(f"{f'k={k}':>26s}" for k in ks))
-            for owner, model in shown[1:]:
-                values = (difference(runs[OURS], runs[owner], model, k, given.task, top) for k in ks)
-                print(f"    {model:28s}" + "".join(f"{value:>26s}" for value in values), flush=True)
+            print(f"    {mine} is right more often{within} than" + "".join(f"{f'k={k}':>26s}" for k in ks))
+            for owner, model in shown:
+                if model != mine:
+                    pair = (runs[OURS], mine), (runs[owner], model)
+                    values = (difference(*pair, k, given.task, top) for k in ks)
+                    print(f"    {model:28s}" + "".join(f"{value:>26s}" for value in values), flush=True)
 
 
 def curve(given: argparse.Namespace) -> None:
