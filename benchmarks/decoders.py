@@ -2,7 +2,7 @@
 
     python benchmarks/decoders.py FOLDER [--data ../shared/data] [--task retrieve|classify] [--modality eeg|meg]
         [--preset demo|realistic] [--generator stages|network] [--seeds 3] [--steps 600] [--rates 0.0003 0.001 0.003]
-        [--decoders compact eegnet tsconv atm brain_module] [--repeats 1 2 4]
+        [--decoders compact eegnet tsconv atm brain_module] [--means-of 4] [--repeats 1 2 4]
 
 The study is `benchmarks/semireal.py`'s: what is simulated is never a target, and test concepts are in no other part.
 Every network has the same steps, batches, targets and learned map of images, and as many tries: each learning rate of
@@ -12,8 +12,9 @@ and the observers stand beside compact; penalties, widths and layers of theirs, 
 on validation too. Printed: parameters, trials a second (forward and backward, one thread), top-1 and top-5 (or balanced
 accuracy) of single trials and means of 12, and how much more often compact, and its sum with the encoding model, is
 right than each, with a 95 % interval over images (concepts), whose seeds are averaged.
-`--repeats`: also how compact, ridge and the encoding model grow with the trials of each main picture. Work that is done
-is not repeated.
+`--means-of`: training trials are means of up to so many of a person's trials of an image, how many is drawn each time;
+4 for images, else 1. `--repeats`: also how compact, ridge and the encoding model grow with the trials of each main
+picture. Work that is done is not repeated.
 """
 
 from __future__ import annotations
@@ -43,11 +44,12 @@ OURS: Final = "compact"
 TOGETHER: Final = "compact + encoding"  # the sum of their calibrated log-likelihoods
 CLASSES: Final = 6  # largest categories of the photos
 COMPONENTS: Final = 128  # principal components of each layer: ridge to all 5,674 numbers takes minutes
+MEANS_OF: Final = {"retrieve": 4, "classify": 1}
 METRICS: Final = {"retrieve": ("top1", "top5"), "classify": ("balanced_accuracy",)}
 
 
 def recipe_of(
-    base: Recipe, task: str, decoder: str, rate: float, seed: int, steps: int, *, final: bool = True
+    base: Recipe, task: str, decoder: str, rate: float, seed: int, steps: int, means_of: int = 1, *, final: bool = True
 ) -> Recipe:
     """The base recipe with this decoder, trained so; to choose by validation alone, or to be tested."""
     values = base.model_dump(mode="json")
@@ -59,7 +61,7 @@ def recipe_of(
     if task == "retrieve" and decoder in RESIDUAL:
         values["model"]["projector"] = "residual"
     values["train"] |= {"steps": steps, "learning_rate": rate, "seed": seed, "patience": 20}
-    values["train"] |= {"refit": final, "baselines": final and (decoder, seed) == (OURS, 0)}
+    values["train"] |= {"repeats": means_of, "refit": final, "baselines": final and (decoder, seed) == (OURS, 0)}
     values["evaluate"] = {"permutations": 0, "bootstrap": 500, "controls": [], "maps": False}
     values["execution"] |= {"verify_stores": False}
     return parse_recipe(values)
@@ -72,11 +74,13 @@ def largest_categories(table: Path) -> list[str]:
     return [str(name) for name in counts.index if name != "none"][:CLASSES]
 
 
-def best_rate(base: Recipe, task: str, decoder: str, rates: Sequence[float], steps: int) -> tuple[float, float]:
+def best_rate(
+    base: Recipe, task: str, decoder: str, rates: Sequence[float], steps: int, means_of: int
+) -> tuple[float, float]:
     """The learning rate of the lowest validation loss, and that loss."""
     losses = {}
     for rate in rates:
-        chosen = recipe_of(base, task, decoder, rate, 0, steps, final=False)
+        chosen = recipe_of(base, task, decoder, rate, 0, steps, means_of, final=False)
         run = train(chosen, f"{task}-{decoder}", "benchmarks/decoders.py", quiet, quiet)
         losses[rate] = float(pd.read_csv(run.folder / "curve.tsv", sep="\t")["validation_loss"].min())
         print(f"    {decoder}, rate {rate:g}: validation loss {losses[rate]:.4f}", flush=True)
@@ -145,8 +149,9 @@ def compare(base: Recipe, given: argparse.Namespace) -> None:
     """Tune, test and print."""
     runs: dict[str, list[Run]] = {}
     for decoder in given.decoders:
-        rate, _ = best_rate(base, given.task, decoder, given.rates, given.steps)
-        recipes = [recipe_of(base, given.task, decoder, rate, seed, given.steps) for seed in range(given.seeds)]
+        rate, _ = best_rate(base, given.task, decoder, given.rates, given.steps, given.means_of)
+        fixed = given.steps, given.means_of
+        recipes = [recipe_of(base, given.task, decoder, rate, seed, *fixed) for seed in range(given.seeds)]
         runs[decoder] = [tested(recipe, given.task, decoder) for recipe in recipes]
         size, speed = n_parameters(runs[decoder][0]), trials_per_second(recipes[0], runs[decoder][0])
         print(f"    {decoder}: rate {rate:g}, {size:,d} parameters, {speed:,.0f} trials/s", flush=True)
@@ -175,8 +180,9 @@ def curve(given: argparse.Namespace) -> None:
     """With more trials of each main picture."""
     for n in given.repeats:
         base = study(given, main_repeats=n)
-        rate, _ = best_rate(base, given.task, OURS, given.rates, given.steps)
-        table = scores([tested(recipe_of(base, given.task, OURS, rate, 0, given.steps), given.task, OURS)], given.task)
+        rate, _ = best_rate(base, given.task, OURS, given.rates, given.steps, given.means_of)
+        recipe = recipe_of(base, given.task, OURS, rate, 0, given.steps, given.means_of)
+        table = scores([tested(recipe, given.task, OURS)], given.task)
         print(f"    each main picture shown {n} times")
         print(table.round(3).to_string(), flush=True)
 
@@ -201,8 +207,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--rates", type=float, nargs="+", default=[3e-4, 1e-3, 3e-3])
     parser.add_argument("--decoders", nargs="+", default=list(DECODERS), choices=DECODERS)
+    parser.add_argument("--means-of", type=int)
     parser.add_argument("--repeats", type=int, nargs="*", default=[])
     given = parser.parse_args()
+    given.means_of = given.means_of or MEANS_OF[given.task]
     print(f"{given.task}, {given.modality}, {given.preset}, {given.generator}, {given.steps} steps")
     if given.repeats:
         curve(given)
