@@ -132,8 +132,13 @@ def open_embeddings(folder: Folder, layers: Sequence[str] = ()) -> EmbeddingTabl
         raise StoreError(f"{folder}: cannot be read ({error}); {AGAIN}") from None
     if fault := _fault(rows, vectors):
         raise StoreError(f"{folder}: {fault}; {AGAIN}")
+    return EmbeddingTable(rows, vectors, manifest["encoder"], digest_of_table(manifest))
+
+
+def digest_of_table(manifest: Mapping[str, Any]) -> str:
+    """Of a table's rows, vectors and encoder, by its manifest."""
     content = json.dumps([manifest["checksums"], manifest["encoder"]], sort_keys=True)
-    return EmbeddingTable(rows, vectors, manifest["encoder"], hashlib.sha256(content.encode()).hexdigest())
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def read_embeddings_manifest(folder: Path) -> dict[str, Any]:

@@ -17,7 +17,13 @@ from synapse_diffusion.bids import rarest, read_concepts
 from synapse_diffusion.config import LabelSettings, Recipe
 from synapse_diffusion.errors import DataError, SettingsError, StoreError
 from synapse_diffusion.models.starts import folds_of
-from synapse_diffusion.store.embeddings import EmbeddingTable, open_embeddings, read_embeddings_manifest
+from synapse_diffusion.store.embeddings import (
+    EmbeddingTable,
+    digest_of_table,
+    open_embeddings,
+    read_embeddings_manifest,
+)
+from synapse_diffusion.store.files import read_table
 from synapse_diffusion.training.objectives import (
     CONTRASTIVE,
     Classes,
@@ -178,22 +184,20 @@ def find_table(recipe: Recipe, sources: Sources, digest: str | None = None) -> E
         table = open_embeddings(root / recipe.target.table, recipe.target.layers)
         return _covering(table, shown, root / recipe.target.table)
     found = [root / name for name in described_tables(recipe)]
-    tables = {path: open_embeddings(path, recipe.target.layers) for path in found}
-    fitting = [path for path, table in tables.items() if shown <= set(table.rows["image_id"])]
-    if known := [path for path in fitting if tables[path].digest == digest]:
-        return tables[known[0]]
-    if fitting and len({tables[path].encoder.get("digest") for path in fitting}) == 1:
-        own = [
-            path for path in fitting if path.name.startswith(f"{recipe.data.name}-{tables[path].encoder.get('name')}-")
-        ]
-        return tables[[*own, *fitting][0]]
+    fitting = {path: read_embeddings_manifest(path) for path in found if shown <= _images_of(path)}
+    encoders = [manifest["encoder"] for manifest in fitting.values()]
+    known = [path for path, manifest in fitting.items() if digest_of_table(manifest) == digest]
+    if known or len({encoder.get("digest") for encoder in encoders}) == 1:
+        mine = f"{recipe.data.name}-{encoders[0].get('name')}-"
+        own = [path for path in fitting if path.name.startswith(mine)]
+        return open_embeddings([*known, *own, *fitting][0], recipe.target.layers)
     if not found:
         raise StoreError(
             f"{root}: no embedding table of encoder {recipe.embed.encoder}; run `synapse-diffusion embed` with this "
             "recipe, or name one in target.table"
         )
     if not fitting:
-        return _covering(tables[found[0]], shown, found[0])
+        return _covering(open_embeddings(found[0], recipe.target.layers), shown, found[0])
     names = ", ".join(path.name for path in fitting)
     raise StoreError(f"{root}: tables of other weights have these images too ({names}); name one in target.table")
 
@@ -210,14 +214,20 @@ def _described(path: Path, recipe: Recipe) -> bool:
         manifest = read_embeddings_manifest(path)
     except StoreError:
         return False
-    encoder = manifest["encoder"]
     about = recipe.embed.about()
-    older = {"weights": about["weights"], "layers": about["layers"]}  # what tables did not always say
-    if any({**older, **encoder}.get(name) != about[name] for name in ("kind", "token", "precision", "weights")):
+    said = {"weights": about["weights"], "layers": about["layers"], **manifest["encoder"]}  # older tables say neither
+    if any(said.get(name) != about[name] for name in ("kind", "token", "precision", "weights")):
         return False
     if recipe.target.layers:  # whatever else was embedded beside them
         return set(recipe.target.layers) <= set(manifest["layers"])
-    return bool({**older, **encoder}["layers"] == about["layers"])
+    return bool(said["layers"] == about["layers"])
+
+
+def _images_of(folder: Path) -> set[str]:
+    try:
+        return set(read_table(folder / "rows.tsv")["image_id"])
+    except (OSError, KeyError):
+        return set(open_embeddings(folder).rows["image_id"])  # says what is wrong with it
 
 
 def _covering(table: EmbeddingTable, shown: set[str], folder: Path) -> EmbeddingTable:
