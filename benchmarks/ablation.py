@@ -43,6 +43,11 @@ CHANGES: Final[dict[str, dict[str, dict[str, Any]]]] = {
     "MMD first": {"loss": {"mmd_share": 0.2}},
     "means of up to 3 repeats": {"train": {"repeats": 3}},
     "the same, random weights": {"train": {"repeats": 3, "repeat_weights": "random"}},
+    "512 temporal filters": {"model": {"width": 512}},
+    "512, means of up to 4, random weights": {
+        "model": {"width": 512},
+        "train": {"repeats": 4, "repeat_weights": "random"},
+    },
     "time shift 16 ms": {"train": {"time_shift_s": 0.016}},
     "noise 0.5": {"train": {"noise": 0.5}},
     "sensor dropout 0.2": {"train": {"channel_dropout": 0.2}},
