@@ -14,9 +14,11 @@ import torch
 from numpy.typing import NDArray
 
 from synapse_diffusion.config import Recipe, parse_recipe
-from synapse_diffusion.convert import convert
+from synapse_diffusion.convert import convert, convert_pairs
+from synapse_diffusion.embed import embed
 from synapse_diffusion.runs import Run
 from synapse_diffusion.simulate import simulate
+from synapse_diffusion.store.embeddings import EmbeddingTable, true_rows, write_embeddings
 from synapse_diffusion.store.files import draft_store
 from synapse_diffusion.train import train
 from synapse_diffusion.types import Segment, SensorArray
@@ -66,6 +68,10 @@ SMALL_MEG: dict[str, Any] = {
 }  # fmt: skip
 
 
+FEW = ("train.steps=40", "train.checks=4", "evaluate.k_repeats=[1, 0]")
+RETRIEVE = ("target.task=retrieve", "target.table=truth", *FEW)
+
+
 def quiet(*_: object) -> None:
     """For `say` and `progress`."""
 
@@ -101,6 +107,28 @@ def meg_study(study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def both(meg_study: Path) -> Path:
+    """EEG and MEG stores, their index, and a table of vectors that the responses do hold: what was simulated."""
+    recipe = small(meg_study)
+    convert_pairs(small_pairs(meg_study), quiet)
+    shown = pd.read_csv(meg_study / "bids/derivatives/truth/sub-01_images.tsv", sep="\t", dtype=str)
+    _, gist = embed(recipe, quiet, quiet)
+    vectors = {
+        "kind": np.stack([_one_of(c, sorted(set(shown["category"]))) for c in shown["category"]]).astype(np.float32),
+        "look": gist.select(list(shown["image_id"])).vectors["both"],
+    }
+    table = EmbeddingTable(true_rows(list(shown["image_id"]), list(shown["concept"])), vectors, {"kind": "hand"})
+    write_embeddings(table, meg_study / "embeddings/truth")
+    return meg_study
+
+
+def _one_of(name: str, names: list[str]) -> NDArray[np.float64]:
+    return np.asarray(
+        np.eye(len(names))[names.index(name)] + 0.01 * np.random.default_rng(0).standard_normal(len(names))
+    )
+
+
+@pytest.fixture(scope="session")
 def trained(study: Path) -> Run:
     """A small run on that study."""
     return train(small(study), "small", "test", quiet, quiet)
@@ -109,6 +137,10 @@ def trained(study: Path) -> Run:
 def predictions(run: Run) -> bytes:
     """What its decoders say to validation."""
     return (run.folder / "predictions/validation.tsv").read_bytes()
+
+
+def scored(rows: list[dict[str, Any]], **wanted: Any) -> list[dict[str, Any]]:
+    return [row for row in rows if row.items() >= {"split": "test", "person": "all", **wanted}.items()]
 
 
 def small(folder: Path, *overrides: str) -> Recipe:

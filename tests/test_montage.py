@@ -16,6 +16,7 @@ from synapse_diffusion.errors import DataError, StoreError
 from synapse_diffusion.predict import predict
 from synapse_diffusion.runs import Run
 from synapse_diffusion.store.files import draft_store, find_stores, open_store, read_manifest
+from synapse_diffusion.training.trained import open_trained, other_source
 from synapse_diffusion.types import SensorArray
 
 
@@ -79,6 +80,12 @@ def test_a_run_decodes_a_recording_with_other_electrodes(study: Path, trained: R
     assert "lacks 3 of the run's 16 sensors" in lines[0]
     for other_NK in (fewer_NK, renamed_NK):
         assert np.corrcoef(all_NK.ravel(), other_NK.ravel())[0, 1] > 0.7
+    trained_run = open_trained(trained.folder, quiet)
+    _, source = other_source(trained_run, tmp_path / "fewer", quiet)
+    here = trained_run.setting.sources.of["eeg"].epochs
+    assert source.epochs.channels == here.channels
+    x_BCT = source.epochs.read(np.arange(20))
+    assert x_BCT.mean(1).abs().max() < 1e-3 * x_BCT.std()  # the average reference of the run's electrodes
     nothing = with_fewer(store, 16, tmp_path / "nothing/sub-09/ses-01/run-x-01", onset=10**6)
     with pytest.raises(StoreError, match=r"none of its 480 trials has a window of 0 to 0\.5 s"):
         said(nothing)

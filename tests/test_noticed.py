@@ -23,7 +23,7 @@ from synapse_diffusion.training.data import open_stores
 
 Rows = list[dict[str, Any]]
 TESTED_ELSEWHERE = {
-    "gallery": "test_tasks.py: a larger gallery holds more images",
+    "gallery": "test_retrieval.py: a larger gallery holds more images",
     "maps": "test_maps.py",
     "processes": "test_parallel.py",
     "sharding": "test_parallel.py",

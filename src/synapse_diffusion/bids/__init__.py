@@ -1,4 +1,4 @@
-"""The only door to raw data: BIDS recordings, their event tables, the concept table; THINGS-EEG2's numpy files."""
+"""The only door to raw data: BIDS recordings, their event tables, montages, the concept table; THINGS-EEG2's files."""
 
 from synapse_diffusion.bids.concepts import ConceptTable, ImageTable, rarest, read_concepts, read_images
 from synapse_diffusion.bids.eeg2 import find_eeg2, open_eeg2, open_eeg2_epochs, read_codes

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from synapse_diffusion.errors import DataError
 
 HEAD_CENTRE: Final = (0.0, 0.0, 0.04)  # m, head coordinates: MNE's own choice where a head was not digitised
-FEWEST: Final = 4  # electrodes with a position that others can be interpolated from
+FEWEST: Final = 4  # sensors of known position that others can be interpolated from
 
 
 def eeg_info(position: Mapping[str, NDArray[np.float64]]) -> Any:

@@ -11,7 +11,7 @@ import mne
 import numpy as np
 from numpy.typing import NDArray
 
-from synapse_diffusion.bids.montage import eeg_info, interpolation
+from synapse_diffusion.bids.montage import FEWEST, eeg_info, interpolation
 from synapse_diffusion.config import ConvertSettings
 from synapse_diffusion.errors import DataError
 from synapse_diffusion.signal.faults import NAN_CHANNEL, ChannelStatistics, Scan, blocks_of
@@ -98,7 +98,7 @@ def _interpolation(
     """MNE's, or zero where too few positions are known."""
     n = len(sensors.names)
     known: NDArray[np.bool_] = np.asarray(np.isfinite(sensors.position_C3).all(axis=1))
-    if settings.bad_channels == "zero" or not known[bad].all() or (known & ~bad).sum() < 4:
+    if settings.bad_channels == "zero" or not known[bad].all() or (known & ~bad).sum() < FEWEST:
         if settings.bad_channels == "interpolate":
             notes.append("bad channels set to zero: too few sensor positions are known to interpolate")
         return np.diag(np.where(bad, 0.0, 1.0))

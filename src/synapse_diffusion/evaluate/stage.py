@@ -220,9 +220,10 @@ def _larger_galleries(trained: Trained, say: Say, progress: Progress) -> list[di
     """The test decisions again among more images: of test concepts first, then others; none was trained as a target
     of a test trial, but pictures of trained concepts were seen in training, which makes them harder to tell apart."""
     setting, rows = trained.setting, []
-    test_K = _gallery(trained, TEST)
-    if setting.task.table is None or test_K is None:
+    if setting.task.table is None or not any(setting.recipe.evaluate.gallery):
         return []
+    test_K = _gallery(trained, TEST)
+    assert test_K is not None
     images = setting.task.table.rows
     concept = images["concept"].to_numpy(dtype=str)
     others = np.setdiff1d(np.arange(len(images)), test_K)
