@@ -2,7 +2,7 @@
 
     python benchmarks/decoders.py FOLDER [--data ../shared/data] [--task retrieve|classify] [--modality eeg|meg]
         [--preset demo|realistic] [--generator stages|network] [--seeds 3] [--steps 600] [--rates 0.0003 0.001 0.003]
-        [--decoders compact eegnet tsconv atm brain_module] [--means-of 4] [--repeats 1 2 4]
+        [--decoders compact eegnet tsconv atm brain_module] [--means-of 4] [--repeats 1 2 4] [--processes 1]
 
 The study is `benchmarks/semireal.py`'s: what is simulated is never a target, and test concepts are in no other part.
 Every network has the same steps, batches, targets and learned map of images, and as many tries: each learning rate of
@@ -14,13 +14,16 @@ accuracy) of single trials and means of 12, and how much more often compact, and
 right than each, with a 95 % interval over images (concepts), whose seeds are averaged.
 `--means-of`: training trials are means of up to so many of a person's trials of an image, how many is drawn each time;
 4 for images, else 1. Compact's are then means under random weights, and its convolution is 512 wide. `--repeats`: also
-how compact, ridge and the encoding model grow with the trials of each main picture. Work that is done is not repeated.
+how compact, ridge and the encoding model grow with the trials of each main picture. `--processes`: so many fits side by
+side (one GPU bears many). Work that is done is not repeated.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import multiprocessing
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,7 +38,7 @@ from synapse_diffusion.evaluate import evaluate
 from synapse_diffusion.metrics import paired_difference
 from synapse_diffusion.models.base import Shape
 from synapse_diffusion.runs import Run, load_tensors
-from synapse_diffusion.train import train
+from synapse_diffusion.train import find_state, train
 from synapse_diffusion.training.decoders import DECODERS as REGISTERED
 
 DECODERS: Final = ("compact", "eegnet", "tsconv", "atm", "brain_module")
@@ -46,6 +49,7 @@ CLASSES: Final = 6  # largest categories of the photos
 COMPONENTS: Final = 128  # principal components of each layer: ridge to all 5,674 numbers takes minutes
 WIDE: Final = 512  # compact's temporal filters where training trials are means: 32 are enough for single trials
 MEANS_OF: Final = {"retrieve": 4, "classify": 1}
+Plan = tuple[Recipe, str, str]  # task, decoder
 METRICS: Final = {"retrieve": ("top1", "top5"), "classify": ("balanced_accuracy",)}
 
 
@@ -78,26 +82,40 @@ def largest_categories(table: Path) -> list[str]:
     return [str(name) for name in counts.index if name != "none"][:CLASSES]
 
 
-def best_rate(
-    base: Recipe, task: str, decoder: str, rates: Sequence[float], steps: int, means_of: int
-) -> tuple[float, float]:
-    """The learning rate of the lowest validation loss, and that loss."""
-    losses = {}
-    for rate in rates:
-        chosen = recipe_of(base, task, decoder, rate, 0, steps, means_of, final=False)
-        run = train(chosen, f"{task}-{decoder}", "benchmarks/decoders.py", quiet, quiet)
-        losses[rate] = float(pd.read_csv(run.folder / "curve.tsv", sep="\t")["validation_loss"].min())
-        print(f"    {decoder}, rate {rate:g}: validation loss {losses[rate]:.4f}", flush=True)
-    rate = min(losses, key=lambda r: losses[r])
-    return rate, losses[rate]
+def trained(recipe: Recipe, task: str, decoder: str) -> Run:
+    """A run that is trained."""
+    run, why = find_state(recipe, name := f"{task}-{decoder}")
+    return train(recipe, name, "benchmarks/decoders.py", quiet, quiet) if why else run
 
 
 def tested(recipe: Recipe, task: str, decoder: str) -> Run:
     """A run that is trained and scored."""
-    run = train(recipe, f"{task}-{decoder}", "benchmarks/decoders.py", quiet, quiet)
+    run = trained(recipe, task, decoder)
     if not (run.folder / "scores.json").exists():
         evaluate(run.folder, quiet, quiet)
     return run
+
+
+def side_by_side(work: Callable[[Recipe, str, str], Run], plans: Sequence[Plan], n: int) -> list[Run]:
+    """What `work` makes of each plan, in `n` processes; the last plans are begun first."""
+    if n == 1:
+        return [work(*plan) for plan in plans]
+    with ProcessPoolExecutor(n, multiprocessing.get_context("spawn")) as pool:
+        return [future.result() for future in [pool.submit(work, *plan) for plan in reversed(plans)]][::-1]
+
+
+def best_rates(base: Recipe, given: argparse.Namespace, decoders: Sequence[str]) -> dict[str, float]:
+    """Each decoder's learning rate of the lowest validation loss."""
+    tries = [(decoder, rate) for decoder in decoders for rate in given.rates]
+    plans = [
+        (recipe_of(base, given.task, decoder, rate, 0, given.steps, given.means_of, final=False), given.task, decoder)
+        for decoder, rate in tries
+    ]
+    losses: dict[str, dict[float, float]] = {decoder: {} for decoder in decoders}
+    for (decoder, rate), run in zip(tries, side_by_side(trained, plans, given.processes), strict=True):
+        losses[decoder][rate] = float(run.curve["validation_loss"].min())
+        print(f"    {decoder}, rate {rate:g}: validation loss {losses[decoder][rate]:.4f}", flush=True)
+    return {decoder: min(of, key=lambda rate: of[rate]) for decoder, of in losses.items()}
 
 
 def n_parameters(run: Run) -> int:
@@ -151,14 +169,18 @@ def trials_per_second(recipe: Recipe, run: Run) -> float:
 
 def compare(base: Recipe, given: argparse.Namespace) -> None:
     """Tune, test and print."""
-    runs: dict[str, list[Run]] = {}
-    for decoder in given.decoders:
-        rate, _ = best_rate(base, given.task, decoder, given.rates, given.steps, given.means_of)
-        fixed = given.steps, given.means_of
-        recipes = [recipe_of(base, given.task, decoder, rate, seed, *fixed) for seed in range(given.seeds)]
-        runs[decoder] = [tested(recipe, given.task, decoder) for recipe in recipes]
-        size, speed = n_parameters(runs[decoder][0]), trials_per_second(recipes[0], runs[decoder][0])
-        print(f"    {decoder}: rate {rate:g}, {size:,d} parameters, {speed:,.0f} trials/s", flush=True)
+    rates = best_rates(base, given, given.decoders)
+    plans = [
+        (recipe_of(base, given.task, decoder, rates[decoder], seed, given.steps, given.means_of), given.task, decoder)
+        for decoder in given.decoders
+        for seed in range(given.seeds)
+    ]
+    runs: dict[str, list[Run]] = {decoder: [] for decoder in given.decoders}
+    for (*_, decoder), run in zip(plans, side_by_side(tested, plans, given.processes), strict=True):
+        runs[decoder].append(run)
+    for recipe, _, decoder in plans[:: given.seeds]:
+        size, speed = n_parameters(runs[decoder][0]), trials_per_second(recipe, runs[decoder][0])
+        print(f"    {decoder}: rate {rates[decoder]:g}, {size:,d} parameters, {speed:,.0f} trials/s", flush=True)
     tables = {decoder: scores(found, given.task) for decoder, found in runs.items()}
     ks = sorted({int(k) for k in tables[given.decoders[0]].columns.get_level_values("k_repeats")})
     others = [(OURS, m) for m in tables[OURS].index if m != OURS] if OURS in runs else []
@@ -184,7 +206,7 @@ def curve(given: argparse.Namespace) -> None:
     """With more trials of each main picture."""
     for n in given.repeats:
         base = study(given, main_repeats=n)
-        rate, _ = best_rate(base, given.task, OURS, given.rates, given.steps, given.means_of)
+        rate = best_rates(base, given, [OURS])[OURS]
         recipe = recipe_of(base, given.task, OURS, rate, 0, given.steps, given.means_of)
         table = scores([tested(recipe, given.task, OURS)], given.task)
         print(f"    each main picture shown {n} times")
@@ -213,6 +235,7 @@ def main() -> None:
     parser.add_argument("--decoders", nargs="+", default=list(DECODERS), choices=DECODERS)
     parser.add_argument("--means-of", type=int)
     parser.add_argument("--repeats", type=int, nargs="*", default=[])
+    parser.add_argument("--processes", type=int, default=1)
     given = parser.parse_args()
     given.means_of = given.means_of or MEANS_OF[given.task]
     print(f"{given.task}, {given.modality}, {given.preset}, {given.generator}, {given.steps} steps")

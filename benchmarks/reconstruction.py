@@ -50,7 +50,7 @@ def recipe_of(arguments: argparse.Namespace) -> Recipe:
     ]
     study = studies[0]
     if len(studies) == 2:
-        study = fusion_recipe(studies[0], studies[1], STEPS)
+        study = fusion_recipe(studies[0], studies[1], STEPS, 1)
         convert_pairs(study, semireal.quiet)
     weights = arguments.data / "weights"
     files = [f"reconstruct.darknet={weights / DARKNET}", f"generator.weights={weights / 'taef2'}"]

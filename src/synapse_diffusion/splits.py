@@ -98,7 +98,7 @@ def _sequence_parts(
 ) -> Split:
     """Each trial's part by its sequence, drawn for each person apart."""
     part = np.full(len(trials), UNUSED, dtype="<U10")
-    keys = trials[["person", "session", "run", "sequence"]].astype(str).agg("/".join, axis=1).to_numpy(dtype=str)
+    keys = _joined(trials, ["person", "session", "run", "sequence"])
     people = trials["person"].to_numpy(dtype=str)
     for person in np.unique(people[main]):
         mine = main & (people == person)
@@ -114,6 +114,12 @@ def _sequence_parts(
         part[mine & np.isin(keys, names[:n_validation])] = VALIDATION
         part[mine & np.isin(keys, names[n_validation : n_validation + n_test])] = TEST
     return part
+
+
+def _joined(trials: pd.DataFrame, names: Sequence[str]) -> NDArray[np.str_]:
+    """Each trial's values of these columns in one word."""
+    text = trials[list(names)].astype(str)
+    return text[names[0]].str.cat(text[list(names[1:])], sep="/").to_numpy(dtype=str)
 
 
 def split_blocks(trials: pd.DataFrame, label_N: NDArray[np.int64], *, unit: str, folds: int) -> list[Split]:
@@ -134,7 +140,7 @@ def split_blocks(trials: pd.DataFrame, label_N: NDArray[np.int64], *, unit: str,
             pieces = np.array_split(rows, folds)
         else:
             names = ["session"] if unit == "session" else ["session", "run"]
-            key = trials.iloc[rows][names].agg("/".join, axis=1).to_numpy(dtype=str)
+            key = _joined(trials.iloc[rows], names)
             found = list(dict.fromkeys(key))
             groups = np.array_split(np.arange(len(found)), min(folds, len(found)))
             pieces = [rows[np.isin(key, [found[k] for k in group])] for group in groups]
