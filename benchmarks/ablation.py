@@ -27,6 +27,7 @@ from synapse_diffusion.metrics import paired_difference
 from synapse_diffusion.runs import Run
 
 RATE: Final = 0.006
+SINGLE: Final = {"repeats": 1, "repeat_weights": "equal"}
 CHANGES: Final[dict[str, dict[str, dict[str, Any]]]] = {
     "as it is": {},
     "no learned map of images": {"target": {"projection": 0}},
@@ -43,9 +44,9 @@ CHANGES: Final[dict[str, dict[str, dict[str, Any]]]] = {
     "squared loss": {"loss": {"name": "squared"}},
     "MMD first": {"loss": {"mmd_share": 0.2}},
     "means with equal weights": {"train": {"repeat_weights": "equal"}},
-    "single trials": {"train": {"repeats": 1}},
+    "single trials": {"train": SINGLE},
     "32 temporal filters": {"model": {"width": 32}},
-    "32 filters, single trials": {"model": {"width": 32}, "train": {"repeats": 1}},
+    "32 filters, single trials": {"model": {"width": 32}, "train": SINGLE},
     "1,024 temporal filters": {"model": {"width": 1024}},
     "time shift 16 ms": {"train": {"time_shift_s": 0.016}},
     "noise 0.5": {"train": {"noise": 0.5}},

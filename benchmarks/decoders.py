@@ -97,11 +97,13 @@ def tested(recipe: Recipe, task: str, decoder: str) -> Run:
 
 
 def side_by_side(work: Callable[[Recipe, str, str], Run], plans: Sequence[Plan], n: int) -> list[Run]:
-    """What `work` makes of each plan, in `n` processes; the last plans are begun first."""
+    """What `work` makes of each plan, in `n` processes: what takes longest (baselines, the last decoder) first."""
     if n == 1:
         return [work(*plan) for plan in plans]
+    order = sorted(range(len(plans)), key=lambda k: (not plans[k][0].train.baselines, -k))
     with ProcessPoolExecutor(n, multiprocessing.get_context("spawn")) as pool:
-        return [future.result() for future in [pool.submit(work, *plan) for plan in reversed(plans)]][::-1]
+        begun = {k: pool.submit(work, *plans[k]) for k in order}
+        return [begun[k].result() for k in range(len(plans))]
 
 
 def best_rates(base: Recipe, given: argparse.Namespace, decoders: Sequence[str]) -> dict[str, float]:
