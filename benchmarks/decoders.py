@@ -13,8 +13,8 @@ on validation too. Printed: parameters, trials a second (forward and backward, o
 accuracy) of single trials and means of 12, and how much more often compact, and its sum with the encoding model, is
 right than each, with a 95 % interval over images (concepts), whose seeds are averaged.
 `--means-of`: training trials are means of up to so many of a person's trials of an image, how many is drawn each time;
-4 for images, else 1. Compact's are then means under random weights, and its convolution is 512 wide. `--repeats`: also
-how compact, ridge and the encoding model grow with the trials of each main picture. `--processes`: so many fits side by
+4 for images, else 2. Compact's are then means under random weights, for images with a convolution 512 wide. `--repeats`:
+also how compact, ridge and the encoding model grow with the trials of each main picture. `--processes`: so many fits side by
 side (one GPU bears many). Work that is done is not repeated.
 """
 
@@ -47,8 +47,8 @@ OURS: Final = "compact"
 TOGETHER: Final = "compact + encoding"  # the sum of their calibrated log-likelihoods
 CLASSES: Final = 6  # largest categories of the photos
 COMPONENTS: Final = 128  # principal components of each layer: ridge to all 5,674 numbers takes minutes
-WIDE: Final = 512  # compact's temporal filters where training trials are means: 32 are enough for single trials
-MEANS_OF: Final = {"retrieve": 4, "classify": 1}
+WIDE: Final = 512  # compact's temporal filters where images are decoded from means
+MEANS_OF: Final = {"retrieve": 4, "classify": 2}
 Plan = tuple[Recipe, str, str]  # task, decoder
 METRICS: Final = {"retrieve": ("top1", "top5"), "classify": ("balanced_accuracy",)}
 
@@ -66,8 +66,9 @@ def recipe_of(
     if task == "retrieve" and decoder in RESIDUAL:
         values["model"]["projector"] = "residual"
     if means_of > 1 and decoder == OURS:
-        values["model"]["width"] = WIDE
         values["train"]["repeat_weights"] = "random"
+        if task == "retrieve":
+            values["model"]["width"] = WIDE
     values["train"] |= {"steps": steps, "learning_rate": rate, "seed": seed, "patience": 20}
     values["train"] |= {"repeats": means_of, "refit": final, "baselines": final and (decoder, seed) == (OURS, 0)}
     values["evaluate"] = {"permutations": 0, "bootstrap": 500, "controls": [], "maps": False}
