@@ -13,9 +13,9 @@ on validation too. Printed: parameters, trials a second (forward and backward, o
 accuracy) of single trials and means of 12, and how much more often compact, and its sum with the encoding model, is
 right than each, with a 95 % interval over images (concepts), whose seeds are averaged.
 `--means-of`: training trials are means of up to so many of a person's trials of an image, how many is drawn each time;
-4 for images, else 2. Compact's are then means under random weights, for images with a convolution 512 wide. `--repeats`:
-also how compact, ridge and the encoding model grow with the trials of each main picture. `--processes`: so many fits side by
-side (one GPU bears many). Work that is done is not repeated.
+4 for images, else 2. Compact's are then means under random weights, for images with a convolution 512 wide.
+`--repeats`: also how compact, ridge and the encoding model grow with the trials of each main picture. `--processes`: so
+many fits side by side (one GPU bears many). Work that is done is not repeated.
 """
 
 from __future__ import annotations

@@ -114,6 +114,7 @@ def test_signals_without_room_are_read_from_disk(
     same_bits(whole, train(recipe_of(embedded, tmp_path / "disk", *RANDOM), "x"))
 
 
+@pytest.mark.filterwarnings("default")  # PyTorch's compiler warns of TF32 and of its own old calls
 @pytest.mark.parametrize("how", ["train.precision=bfloat16", "execution.compile=true"])
 def test_faster_ways_learn_the_same(embedded: Path, tmp_path: Path, how: str) -> None:
     """Validation loss within 2 %."""
