@@ -100,9 +100,11 @@ def main() -> None:
         for name in names
         for seed in range(given.seeds)
     ]
-    runs = side_by_side(tested, plans, given.processes)
-    for k, name in enumerate(names):
-        print(row(name, runs[k * given.seeds : (k + 1) * given.seeds], runs[: given.seeds]), flush=True)
+    made, unchanged = side_by_side(tested, plans, given.processes), list[Run]()
+    for name in names:
+        runs = [next(made) for _ in range(given.seeds)]
+        unchanged = unchanged or runs
+        print(row(name, runs, unchanged), flush=True)
 
 
 if __name__ == "__main__":

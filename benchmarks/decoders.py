@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, Final
@@ -97,14 +97,15 @@ def tested(recipe: Recipe, task: str, decoder: str) -> Run:
     return run
 
 
-def side_by_side(work: Callable[[Recipe, str, str], Run], plans: Sequence[Plan], n: int) -> list[Run]:
+def side_by_side(work: Callable[[Recipe, str, str], Run], plans: Sequence[Plan], n: int) -> Iterator[Run]:
     """What `work` makes of each plan, in `n` processes: what takes longest (baselines, the last decoder) first."""
     if n == 1:
-        return [work(*plan) for plan in plans]
+        yield from (work(*plan) for plan in plans)
+        return
     order = sorted(range(len(plans)), key=lambda k: (not plans[k][0].train.baselines, -k))
     with ProcessPoolExecutor(n, multiprocessing.get_context("spawn")) as pool:
         begun = {k: pool.submit(work, *plans[k]) for k in order}
-        return [begun[k].result() for k in range(len(plans))]
+        yield from (begun[k].result() for k in range(len(plans)))
 
 
 def best_rates(base: Recipe, given: argparse.Namespace, decoders: Sequence[str]) -> dict[str, float]:
