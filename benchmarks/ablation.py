@@ -1,13 +1,13 @@
-"""What each choice of target, loss, training trials, augmentation and start buys in retrieval, one at a time.
+"""What each choice of target, loss, augmentation and start buys in retrieval, one at a time, on real photos.
 
     python benchmarks/ablation.py FOLDER [--data ../shared/data] [--steps 600] [--seeds 2] [--only NAME ...]
         [--processes 1]
 
-The study of real photos is `benchmarks/semireal.py`'s (EEG, `demo`); the decoder is compact as in
-`benchmarks/decoders.py`, trained once a seed without a final fit. Printed: validation loss (by which one would choose),
-and top-1 / top-5 on test of single trials and means of 12, with how much more often the changed decoder is right than
-the unchanged one: 95 % interval over images, whose seeds are averaged. Nothing was chosen by these test scores. Work
-that is done is not repeated; `--processes`: so many fits side by side.
+The study is `benchmarks/semireal.py`'s (EEG, `demo`); the decoder is compact, with layers of sharp pictures alone,
+trained once a seed without a final fit. Printed: validation loss (by which one would choose), and top-1 / top-5 on test
+of single trials and means of 12, with how much more often the changed decoder is right than the unchanged one: 95 %
+interval over images, whose seeds are averaged. Nothing was chosen by these test scores. Work that is done is not
+repeated; `--processes`: so many fits side by side.
 """
 
 from __future__ import annotations
@@ -20,34 +20,35 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from decoders import MEANS_OF, OURS, recipe_of, right, scores, side_by_side, tested
-from semireal import DATA, SHARP, build
+from decoders import OURS, recipe_of, right, scores, side_by_side, tested
+from semireal import DATA, SHARP, TARGETS, build
 from synapse_diffusion.config import Recipe, parse_recipe
 from synapse_diffusion.metrics import paired_difference
 from synapse_diffusion.runs import Run
 
 RATE: Final = 0.006
-SINGLE: Final = {"repeats": 1, "repeat_weights": "equal"}
 CHANGES: Final[dict[str, dict[str, dict[str, Any]]]] = {
     "as it is": {},
     "no learned map of images": {"target": {"projection": 0}},
     "map of 16 numbers": {"target": {"projection": 16}},
     "map of 256 numbers": {"target": {"projection": 256}},
-    "no blurred images": {"target": {"layers": list(SHARP)}},
     "first layer alone (conv8)": {"target": {"layers": ["conv8"]}},
     "middle layer alone (conv12)": {"target": {"layers": ["conv12"]}},
     "last layer alone (logits)": {"target": {"layers": ["logits"]}},
     "similarity judgements alone (SPoSE)": {"target": {"layers": ["spose"]}},
     "learned weights of layers": {"target": {"weights": "learned"}},
+    "targets also of blurred images": {"target": {"layers": list(TARGETS)}},
     "SigLIP": {"loss": {"name": "siglip"}},
     "cosine loss": {"loss": {"name": "cosine"}},
     "squared loss": {"loss": {"name": "squared"}},
     "MMD first": {"loss": {"mmd_share": 0.2}},
-    "means with equal weights": {"train": {"repeat_weights": "equal"}},
-    "single trials": {"train": SINGLE},
-    "32 temporal filters": {"model": {"width": 32}},
-    "32 filters, single trials": {"model": {"width": 32}, "train": SINGLE},
-    "1,024 temporal filters": {"model": {"width": 1024}},
+    "means of up to 3 repeats": {"train": {"repeats": 3}},
+    "the same, random weights": {"train": {"repeats": 3, "repeat_weights": "random"}},
+    "512 temporal filters": {"model": {"width": 512}},
+    "512, means of up to 4, random weights": {
+        "model": {"width": 512},
+        "train": {"repeats": 4, "repeat_weights": "random"},
+    },
     "time shift 16 ms": {"train": {"time_shift_s": 0.016}},
     "noise 0.5": {"train": {"noise": 0.5}},
     "sensor dropout 0.2": {"train": {"channel_dropout": 0.2}},
@@ -60,8 +61,8 @@ CHANGES: Final[dict[str, dict[str, dict[str, Any]]]] = {
 
 def changed(base: Recipe, seed: int, steps: int, change: dict[str, dict[str, Any]]) -> Recipe:
     """The base recipe with a change."""
-    means_of = MEANS_OF["retrieve"]
-    values = recipe_of(base, "retrieve", OURS, RATE, seed, steps, means_of, final=False).model_dump(mode="json")
+    values = recipe_of(base, "retrieve", OURS, RATE, seed, steps, final=False).model_dump(mode="json")
+    values["target"]["layers"] = list(SHARP)
     for branch, settings in change.items():
         values[branch] |= settings
     return parse_recipe(values)
