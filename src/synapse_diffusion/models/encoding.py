@@ -13,10 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
+from scipy.sparse import csr_array
 
 from synapse_diffusion.covariance import ledoit_wolf
 from synapse_diffusion.models.linear import MAX_TRIALS, binned
-from synapse_diffusion.models.ridge import PENALTIES, solve_ridge
+from synapse_diffusion.models.ridge import PENALTIES, RidgeFit, RidgeProblem
 
 
 @dataclass(frozen=True)
@@ -69,36 +70,78 @@ def fit_encoding(
     """Ridge from image vectors (N, D) to binned scaled epochs, and the Ledoit-Wolf covariance of its residuals.
 
     Rows of equal vectors are repeats of one image and are left out together, both to choose the penalty and for the
-    residuals, which so hold the error of the prediction beside the noise. Raises `ValueError` for a person with
-    trials of fewer than two images.
+    residuals, which so hold the error of the prediction beside the noise. Raises as `plan_encoding`.
     """
+    return plan_encoding(x_NCT, y_ND, person_N, n_people, width, pooled=pooled).fit(penalties)
+
+
+def plan_encoding(
+    x_NCT: NDArray[np.float32],
+    y_ND: NDArray[np.float32],
+    person_N: NDArray[np.int64],
+    n_people: int,
+    width: int,
+    *,
+    pooled: bool,
+) -> EncodingPlan:
+    """All of `fit_encoding` that no penalty changes. Raises `ValueError` for a person with fewer than two images."""
     features_NF = binned(x_NCT, width).astype(np.float64)
     who = np.zeros_like(person_N) if pooled else person_N
-    weights, biases, whitenings, chosen = [], [], [], []
+    people = []
     for p in range(1 if pooled else n_people):
-        mine_NF = features_NF[who == p]
-        image_MD, image_N, count_M = np.unique(y_ND[who == p], axis=0, return_inverse=True, return_counts=True)
+        image_MD, image_N = _images(y_ND[who == p])
         if len(image_MD) < 2:
             raise ValueError(f"person {p} has trials of {len(image_MD)} images; an encoding model needs two or more")
-        image_MD = image_MD.astype(np.float64)
-        mean_MF = np.zeros((len(image_MD), mine_NF.shape[1]))
-        np.add.at(mean_MF, image_N, mine_NF)
-        mean_MF /= count_M[:, None]
-        fit = solve_ridge(image_MD, mean_MF, count_M.astype(np.float64), penalties)
-        left_out_MF = (mean_MF - image_MD @ fit.weight_FD - fit.bias_D) / (1 - fit.leverage_N)[:, None]
-        residual_NF = (mine_NF - mean_MF[image_N] + left_out_MF[image_N])[:MAX_TRIALS]
-        weights.append(fit.weight_FD)
-        biases.append(fit.bias_D)
-        whitenings.append(_whitening(residual_NF))
-        chosen.append(fit.penalty)
-    return EncodingDecoder(
-        width,
-        np.stack(weights).astype(np.float32),
-        np.stack(biases).astype(np.float32),
-        np.stack(whitenings).astype(np.float32),
-        np.array(chosen),
-        pooled,
-    )
+        people.append(_Shown(features_NF[who == p], image_MD.astype(np.float64), image_N))
+    return EncodingPlan(width, people, pooled)
+
+
+class _Shown:
+    """One person's responses (N, F) to images (M, D), of which trial n showed the `image_N[n]`-th."""
+
+    def __init__(self, mine_NF: NDArray[np.float64], image_MD: NDArray[np.float64], image_N: NDArray[np.int64]) -> None:
+        count_M = np.bincount(image_N).astype(np.float64)
+        ones = csr_array((np.ones(len(image_N)), (image_N, np.arange(len(image_N)))))
+        self.image_MD, self.image_N = image_MD, image_N
+        self.mean_MF = np.asarray(ones @ mine_NF) / count_M[:, None]
+        self.around_NF = (mine_NF - self.mean_MF[image_N])[:MAX_TRIALS]
+        self.problem = RidgeProblem(image_MD, self.mean_MF, count_M)
+
+    def fit(self, penalties: Sequence[float]) -> tuple[RidgeFit, NDArray[np.float64]]:
+        """The regression, and what whitens its residuals."""
+        fit = self.problem.fit(penalties)
+        left_out_MF = (self.mean_MF - self.image_MD @ fit.weight_FD - fit.bias_D) / (1 - fit.leverage_N)[:, None]
+        return fit, _whitening(self.around_NF + left_out_MF[self.image_N[:MAX_TRIALS]])
+
+
+@dataclass(frozen=True)
+class EncodingPlan:
+    """`fit_encoding` before a penalty is chosen; several are tried for little more than one."""
+
+    width: int
+    people: Sequence[_Shown]
+    pooled: bool
+
+    def fit(self, penalties: Sequence[float] = PENALTIES) -> EncodingDecoder:
+        """With the penalty of the smallest leave-one-out error; one alone is taken as given."""
+        fits = [person.fit(penalties) for person in self.people]
+        return EncodingDecoder(
+            self.width,
+            np.stack([fit.weight_FD for fit, _ in fits]).astype(np.float32),
+            np.stack([fit.bias_D for fit, _ in fits]).astype(np.float32),
+            np.stack([whiten_FF for _, whiten_FF in fits]).astype(np.float32),
+            np.array([fit.penalty for fit, _ in fits]),
+            self.pooled,
+        )
+
+
+def _images(y_ND: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """The different rows (M, D), and which of them each row is (N,)."""
+    _, first_M, image_N = np.unique(y_ND[:, 0], return_index=True, return_inverse=True)
+    if np.array_equal(y_ND[first_M][image_N], y_ND):  # one number tells them apart, as it nearly always does
+        return y_ND[first_M], image_N
+    image_MD, image_N = np.unique(y_ND, axis=0, return_inverse=True)
+    return image_MD, image_N.ravel()
 
 
 def _whitening(residual_NF: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -15,9 +15,9 @@ from safetensors import safe_open
 from synapse_diffusion.config import Recipe
 from synapse_diffusion.errors import SplitError
 from synapse_diffusion.models.base import Shape
-from synapse_diffusion.models.encoding import EncodingDecoder, fit_encoding
+from synapse_diffusion.models.encoding import EncodingDecoder, EncodingPlan, plan_encoding
 from synapse_diffusion.models.linear import LinearDecoder, bin_widths, fit_linear
-from synapse_diffusion.models.ridge import PENALTIES, RidgeDecoder, fit_ridge
+from synapse_diffusion.models.ridge import PENALTIES, RidgeDecoder, RidgePlan, plan_ridge
 from synapse_diffusion.runs import load_tensors, save_atomically
 from synapse_diffusion.training.objectives import Images, Objective, Questions
 from synapse_diffusion.training.tasks import Task
@@ -141,9 +141,8 @@ def choose_baseline(
     """The best of the choices by validation loss. Raises `SplitError` where none can be fitted."""
     best: tuple[float, Baseline] | None = None
 
-    def attempt(choice: Choice) -> None:
+    def attempt(baseline: Baseline | None) -> None:
         nonlocal best
-        baseline = fit_baseline(kind, training, choice, shape, objective)
         if baseline is None:
             return
         loss = baseline.judge(validation.x_NCT, validation.person_N, validation.target_N)
@@ -151,34 +150,38 @@ def choose_baseline(
             best = (loss, baseline)
 
     for choice in choices(shape, pooled_only=pooled_only):
-        attempt(choice)
+        attempt(fit_baseline(kind, training, choice, shape, objective))
     if best is None:
         raise SplitError("some class has fewer than two training trials; more recordings or other classes are needed")
     if isinstance(objective, Images | Questions):
         chosen = best[1].choice
+        plan = _plan(kind, training, chosen, shape, objective)
         for penalty in FIXED_PENALTIES:  # squared error, which leave-one-out minimises, is not what is asked
-            attempt(replace(chosen, penalty=penalty))
+            attempt(Baseline(plan.fit((penalty,)), objective, replace(chosen, penalty=penalty)))
     return best[1]
 
 
 def fit_baseline(kind: str, sample: Sample, choice: Choice, shape: Shape, objective: Objective) -> Baseline | None:
     """One closed-form fit; None where a class or person has too few trials."""
     n_people = shape.n_people
-    truth = torch.from_numpy(sample.target_N)
     if isinstance(objective, Images | Questions):
         if not choice.pooled and np.bincount(sample.person_N, minlength=n_people).min() < 2:
             return None
-        y_ND = objective.vectors(truth).detach().numpy()
-        fit = fit_encoding if kind == ENCODING else fit_ridge
-        fitted = fit(
-            sample.x_NCT, y_ND, sample.person_N, n_people, choice.width, pooled=choice.pooled,
-            penalties=choice.penalties,
-        )  # fmt: skip
-        return Baseline(fitted, objective, choice)
+        return Baseline(_plan(kind, sample, choice, shape, objective).fit(choice.penalties), objective, choice)
     linear = fit_linear(
         sample.x_NCT, sample.target_N, sample.person_N, shape.n_outputs, n_people, choice.width, pooled=choice.pooled
     )
     return None if linear is None else Baseline(linear, objective, choice)
+
+
+def _plan(
+    kind: str, sample: Sample, choice: Choice, shape: Shape, objective: Images | Questions
+) -> RidgePlan | EncodingPlan:
+    """A regression to (from) the targets' vectors, before its penalty is chosen."""
+    target, at_N = np.unique(sample.target_N, return_inverse=True)
+    y_ND = objective.vectors(torch.from_numpy(target)).detach().numpy()[at_N]
+    plan = plan_encoding if kind == ENCODING else plan_ridge
+    return plan(sample.x_NCT, y_ND, sample.person_N, shape.n_people, choice.width, pooled=choice.pooled)
 
 
 def kinds_for(task: Task, recipe: Recipe) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from synapse_diffusion.config import ReconstructSettings
 from synapse_diffusion.errors import SettingsError
 from synapse_diffusion.models.base import bin_width
-from synapse_diffusion.models.ridge import RidgeDecoder, fit_ridge
+from synapse_diffusion.models.ridge import RidgeDecoder, RidgePlan, plan_ridge
 from synapse_diffusion.splits import VALIDATION
 from synapse_diffusion.store.embeddings import EmbeddingTable
 from synapse_diffusion.training.baselines import FIXED_PENALTIES, LINEAR
@@ -179,9 +179,9 @@ def _fit(
     width, pooled = _shape(models, name, settings)
     group_N = _pictures(trained, judged)
     best: tuple[float, float, Calibration] | None = None
+    plan = _plan(trained, name, x_NCT, joined_KD[asked.target_N], person_N, width, pooled)
     for penalty in FIXED_PENALTIES:
-        ridge = _ridge(trained, name, x_NCT, joined_KD[asked.target_N], person_N, width, pooled, penalty)
-        predicted_ND = ridge.predict(check_NCT, check_person_N)
+        predicted_ND = plan.fit((penalty,)).predict(check_NCT, check_person_N)
         calibration = Calibration.fit(predicted_ND, joined_KD[judged.target_N], group_N)
         score = float(weight_D @ calibration.accuracy)
         if best is None or score > best[0]:
@@ -190,7 +190,7 @@ def _fit(
     final_models = trained.models(number, final=True)
     final = _asked(trained, name, trained.trained_rows(number, final=True))
     x_NCT, person_N = inputs(final_models, final, settings.features, folds=True)
-    ridge = _ridge(trained, name, x_NCT, joined_KD[final.target_N], person_N, width, pooled, best[1])
+    ridge = _plan(trained, name, x_NCT, joined_KD[final.target_N], person_N, width, pooled).fit((best[1],))
     told, precision = best[2].evidence(ridge.predict(x_NCT, person_N), np.ones(len(person_N), np.int64))
     return Regression(final_models, settings.features, ridge, best[2]), told / (1 / best[2].truth_D + precision)
 
@@ -256,10 +256,8 @@ def _left_out(
     out_ND = np.empty((len(asked), joined_KD.shape[1]), np.float32)
     for part in np.unique(part_N):
         mine, kept = part_N == part, part_N != part
-        fitted = _ridge(
-            trained, name, x_NCT[kept], joined_KD[asked.target_N[kept]], person_N[kept], ridge.width, ridge.pooled,
-            float(ridge.penalty_P[0]),
-        )  # fmt: skip
+        others = x_NCT[kept], joined_KD[asked.target_N[kept]], person_N[kept]
+        fitted = _plan(trained, name, *others, ridge.width, ridge.pooled).fit((float(ridge.penalty_P[0]),))
         out_ND[mine] = fitted.predict(x_NCT[mine], person_N[mine])
     picture_N = asked.target_N if trained.setting.sources.is_fusion else _pictures(trained, asked)
     return LeftOut(out_ND, asked.target_N, picture_N, np.ones(len(asked), np.int64))
@@ -291,11 +289,11 @@ def _shape(models: FoldModels, name: str, settings: ReconstructSettings) -> tupl
     return choice.width, choice.pooled
 
 
-def _ridge(
-    trained: Trained, name: str, x_NCT: Floats, y_ND: Floats, person_N: Index, width: int, pooled: bool, penalty: float
-) -> RidgeDecoder:
+def _plan(
+    trained: Trained, name: str, x_NCT: Floats, y_ND: Floats, person_N: Index, width: int, pooled: bool
+) -> RidgePlan:
     n_people = trained.setting.shapes[name].n_people
-    return fit_ridge(x_NCT, y_ND, person_N, n_people, width, pooled=pooled, penalties=(penalty,))
+    return plan_ridge(x_NCT, y_ND, person_N, n_people, width, pooled=pooled)
 
 
 def inputs(
