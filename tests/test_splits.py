@@ -123,6 +123,21 @@ def test_an_empty_part_is_said() -> None:
         )  # fmt: skip
     with pytest.raises(SplitError, match="no trial has a class"):
         split_blocks(trials, np.full(len(trials), -1), unit="block", folds=5)
+    one_concept = np.where(trials["concept"] == trials["concept"][0], 1, 0)
+    with pytest.raises(SplitError, match="furniture has 1 concepts outside the test images"):
+        split_concepts(
+            trials.assign(is_test=0), one_concept, dataset_test=False, concept_shares=(0.2, 0.2),
+            sequence_shares=(0.2, 0.2), rng=np.random.default_rng(0), names=("fruit", "furniture"),
+        )  # fmt: skip
+    last = np.where(np.arange(len(trials)) == len(trials) - 1, 1, 0)
+    with pytest.raises(SplitError, match="the validation part has no trial of furniture; larger shares"):
+        split_blocks(
+            trials[trials["person"] == "02"],
+            last[trials["person"] == "02"],
+            unit="block",
+            folds=3,
+            names=("fruit", "furniture"),
+        )
     two_runs = trials.assign(run=(np.arange(len(trials)) % 2).astype(str))
     with pytest.raises(SplitError, match="2 runs; cross-validation needs three"):
         split_blocks(two_runs, label, unit="run", folds=5)
@@ -141,6 +156,16 @@ def test_a_part_without_sequences_of_its_own_is_wherever_its_concepts_were(share
         assert set(split[(trials["concept"] == concept) & shown]) == {free}
     in_bound = set(map(tuple, trials.loc[split == bound, ["person", "sequence"]].to_numpy()))
     assert not in_bound & set(map(tuple, trials.loc[split == TRAIN, ["person", "sequence"]].to_numpy()))
+
+
+def test_windows_that_reach_past_most_recordings_are_said(study: Path) -> None:
+    recipe = small(study, "view.start_s=70", "view.stop_s=70.5")
+    sources = open_sources(recipe, torch.device("cpu"), quiet)
+    usable = sources.of["eeg"].trials["usable"]
+    lost = f"{(~usable).sum()} of {len(usable)} trials"
+    assert 0 < usable.sum() < len(usable) / 2
+    with pytest.raises(SplitError, match=rf"; {lost} have no window of 70 to 70\.5 s \(view\.\*\) inside"):
+        make_folds(sources, make_task(recipe, sources), recipe, quiet)
 
 
 def test_validation_differs_from_test() -> None:

@@ -29,7 +29,7 @@ def split_concepts(
     concept_shares: tuple[float, float],
     sequence_shares: tuple[float, float],
     rng: np.random.Generator,
-    every_class: bool = True,
+    names: Sequence[str] = (),
     free: NDArray[np.bool_] | None = None,
 ) -> Split:
     """Held-out concepts inside held-out sequences; training on other concepts in other sequences.
@@ -40,7 +40,8 @@ def split_concepts(
     they were shown.
     `label_N` is -1 for trials of no class. With `dataset_test` the data set's own test images are the test
     part, and their concepts leave training and validation. `free` trials, whose windows touch no other, may be in any
-    sequence. Raises `SplitError` where a part stays empty, or lacks a class (unless not `every_class`).
+    sequence. Raises `SplitError` where a part stays empty, or lacks one of the classes, whose `names` are given where
+    labels are classes.
     """
     concept = trials["concept"].to_numpy(dtype=str)
     is_test = trials["is_test"].to_numpy() == 1
@@ -56,8 +57,8 @@ def split_concepts(
         n_test = 0 if dataset_test else max(1, round(concept_shares[1] * len(order)))
         if len(order) < n_validation + n_test + 1:
             raise SplitError(
-                f"class {label} has {len(order)} concepts outside the test images, too few for training, "
-                "validation and test; choose other classes or split.method = 'blocks'"
+                f"{names[label] if names else 'the study'} has {len(order)} concepts outside the test images, too few "
+                "for training, validation and test; choose other classes or split.method = 'blocks'"
             )
         parts[VALIDATION].update(order[:n_validation])
         parts[TEST].update(order[n_validation : n_validation + n_test])
@@ -73,7 +74,7 @@ def split_concepts(
         here = labelled & ~is_test & np.isin(concept, sorted(parts[part]))
         anywhere = stretch is None or (part != TRAIN and not shares[part == TEST])
         split[here if anywhere else here & ((stretch == part) | ~bound)] = part
-    _require_all(split, label_N, every_class=every_class)
+    _require_all(split, label_N, names)
     return split
 
 
@@ -122,11 +123,14 @@ def _joined(trials: pd.DataFrame, names: Sequence[str]) -> NDArray[np.str_]:
     return text[names[0]].str.cat(text[list(names[1:])], sep="/").to_numpy(dtype=str)
 
 
-def split_blocks(trials: pd.DataFrame, label_N: NDArray[np.int64], *, unit: str, folds: int) -> list[Split]:
+def split_blocks(
+    trials: pd.DataFrame, label_N: NDArray[np.int64], *, unit: str, folds: int, names: Sequence[str] = ()
+) -> list[Split]:
     """Cross-validation over contiguous stretches of each person's trials, in the order recorded.
 
     Fold `f` tests on stretch `f` and validates on the next. `unit` `block` cuts the trials into `folds` equal
-    stretches; `run` and `session` never cut one. Raises `SplitError` where there are fewer than three.
+    stretches; `run` and `session` never cut one. Raises `SplitError` where there are fewer than three, or a part
+    lacks one of the classes, whose `names` are given where labels are classes.
     """
     stretch = np.full(len(trials), -1)
     labelled = (label_N >= 0) & (trials["is_catch"].to_numpy() == 0)
@@ -139,8 +143,7 @@ def split_blocks(trials: pd.DataFrame, label_N: NDArray[np.int64], *, unit: str,
         if unit == "block":
             pieces = np.array_split(rows, folds)
         else:
-            names = ["session"] if unit == "session" else ["session", "run"]
-            key = _joined(trials.iloc[rows], names)
+            key = _joined(trials.iloc[rows], ["session"] if unit == "session" else ["session", "run"])
             found = list(dict.fromkeys(key))
             groups = np.array_split(np.arange(len(found)), min(folds, len(found)))
             pieces = [rows[np.isin(key, [found[k] for k in group])] for group in groups]
@@ -160,14 +163,16 @@ def split_blocks(trials: pd.DataFrame, label_N: NDArray[np.int64], *, unit: str,
             if fold < n:
                 split[mine & (stretch == fold)] = TEST
             split[mine & (stretch == (fold + 1) % n)] = VALIDATION if fold < n else TRAIN
-        _require_all(split, label_N)
+        _require_all(split, label_N, names)
         splits.append(split)
     if not splits:
         raise SplitError("no trial has a class; check labels.source and labels.classes")
     return splits
 
 
-def split_people(trials: pd.DataFrame, label_N: NDArray[np.int64], splits: list[Split]) -> list[Split]:
+def split_people(
+    trials: pd.DataFrame, label_N: NDArray[np.int64], splits: list[Split], names: Sequence[str] = ()
+) -> list[Split]:
     """Each split once for each person, without the others' trials."""
     people = trials["person"].to_numpy(dtype=str)
     apart = [
@@ -177,7 +182,7 @@ def split_people(trials: pd.DataFrame, label_N: NDArray[np.int64], splits: list[
         if np.any((people == person) & (split == TEST))
     ]
     for split in apart:
-        _require_all(split, label_N)
+        _require_all(split, label_N, names)
     return apart
 
 
@@ -201,21 +206,19 @@ def leave_out_people(trials: pd.DataFrame, split: Split, people: Sequence[str]) 
     return out
 
 
-def _require_all(split: Split, label_N: NDArray[np.int64], *, every_class: bool = True) -> None:
-    classes = set(np.unique(label_N[label_N >= 0]))
-    if not classes:
+def _require_all(split: Split, label_N: NDArray[np.int64], names: Sequence[str]) -> None:
+    labels = set(np.unique(label_N[label_N >= 0]).tolist())
+    if not labels:
         raise SplitError("no trial has a class; check labels.source and labels.classes")
     for part in (TRAIN, VALIDATION, TEST):
-        if not every_class:
-            if not (split == part).any():
-                raise SplitError(f"the {part} part is empty; larger shares (split.*) or more recordings would fill it")
-            continue
-        lacking = classes - set(np.unique(label_N[split == part]))
-        if lacking:
+        lacking = labels - set(np.unique(label_N[split == part]).tolist())
+        if names and lacking:
             raise SplitError(
-                f"the {part} part has no trial of class {', '.join(str(k) for k in sorted(lacking))}; larger shares "
+                f"the {part} part has no trial of {', '.join(names[k] for k in sorted(lacking))}; larger shares "
                 "(split.*), more recordings, or other classes (labels.classes) would give some"
             )
+        if not (split == part).any():
+            raise SplitError(f"the {part} part is empty; larger shares (split.*) or more recordings would fill it")
 
 
 def overlaps(store: NDArray[np.int64], start: NDArray[np.int64], n_times: int) -> bool:

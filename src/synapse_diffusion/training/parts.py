@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,7 +75,11 @@ def make_folds(sources: Sources, task: Task, recipe: Recipe, say: Say) -> list[F
         name: usable_strata(source, task.of[name].stratum_N, recipe, fused=sources.is_fusion)
         for name, source in sources.of.items()
     }
-    raw = _fused(sources, strata, recipe) if sources.is_fusion else _single(sources, strata, recipe)
+    names = task.names if task.kind == "classify" else ()
+    try:
+        raw = (_fused if sources.is_fusion else _single)(sources, strata, recipe, names)
+    except SplitError as error:
+        raise SplitError(f"{error}{_cut_off(sources, recipe)}") from None
     zero_shot = recipe.split.method == "concepts"
     for source in sources.of.values():
         for line in source.epochs.copies_said():
@@ -96,6 +100,17 @@ def make_folds(sources: Sources, task: Task, recipe: Recipe, say: Say) -> list[F
     return folds
 
 
+def _cut_off(sources: Sources, recipe: Recipe) -> str:
+    """How many trials have no whole window, where it is most of them."""
+    usable = np.concatenate([source.trials["usable"].to_numpy(dtype=bool) for source in sources.of.values()])
+    if usable.mean() > 0.5:
+        return ""
+    return (
+        f"; {(~usable).sum()} of {len(usable)} trials have no window of {recipe.view.start_s:g} to "
+        f"{recipe.view.stop_s:g} s (view.*) inside their recording and free of bad stretches"
+    )
+
+
 def _check_left(split: Split, cleaned: Split, target_N: NDArray[np.int64], recipe: Recipe) -> None:
     """Raises `SplitError` where a part is lost to windows that touch held-out ones."""
     for part in (TRAIN, VALIDATION):
@@ -109,32 +124,34 @@ def _check_left(split: Split, cleaned: Split, target_N: NDArray[np.int64], recip
             )
 
 
-def _single(sources: Sources, strata: Mapping[str, NDArray[np.int64]], recipe: Recipe) -> list[dict[str, Split]]:
+def _single(
+    sources: Sources, strata: Mapping[str, NDArray[np.int64]], recipe: Recipe, names: Sequence[str]
+) -> list[dict[str, Split]]:
     [(name, source)] = sources.of.items()
     trials, settings, stratum_N = source.trials, recipe.split, strata[name]
     if settings.method == "concepts":
-        split = split_concepts(trials, stratum_N, **_shares(recipe))
+        split = split_concepts(trials, stratum_N, names=names, **_shares(recipe))
         splits = [leave_out_people(trials, split, settings.new_people) if settings.new_people else split]
     else:
-        splits = split_blocks(trials, stratum_N, unit=settings.unit, folds=settings.folds)
+        splits = split_blocks(trials, stratum_N, unit=settings.unit, folds=settings.folds, names=names)
     if settings.per_person:
-        splits = split_people(trials, stratum_N, splits)
+        splits = split_people(trials, stratum_N, splits, names)
     return [{name: split} for split in splits]
 
 
-def _fused(sources: Sources, strata: Mapping[str, NDArray[np.int64]], recipe: Recipe) -> list[dict[str, Split]]:
+def _fused(
+    sources: Sources, strata: Mapping[str, NDArray[np.int64]], recipe: Recipe, names: Sequence[str]
+) -> list[dict[str, Split]]:
     """One split over both modalities: a concept is on the same side in both."""
     if recipe.split.method != "concepts" or recipe.split.per_person or recipe.split.new_people:
         raise SettingsError(
             "fusion pairs people by image: split.method must be 'concepts', split.per_person false, and "
             "split.new_people empty"
         )
-    names = list(sources.of)
-    free = [not _crowded(sources.of[name].epochs, recipe) for name in names]
-    splits = split_together(
-        [sources.of[name].trials for name in names], [strata[name] for name in names], free=free, **_shares(recipe)
-    )
-    return [dict(zip(names, splits, strict=True))]
+    free = [not _crowded(source.epochs, recipe) for source in sources.of.values()]
+    tables, labels = [source.trials for source in sources.of.values()], [strata[name] for name in sources.of]
+    splits = split_together(tables, labels, free=free, names=names, **_shares(recipe))
+    return [dict(zip(sources.of, splits, strict=True))]
 
 
 def _crowded(epochs: Epochs, recipe: Recipe) -> bool:
@@ -150,7 +167,6 @@ def _shares(recipe: Recipe) -> dict[str, Any]:
         "concept_shares": (settings.validation_concepts, settings.test_concepts),
         "sequence_shares": (settings.validation_sequences, settings.test_sequences),
         "rng": np.random.default_rng(settings.seed),
-        "every_class": recipe.target.task == "classify",
     }
 
 
