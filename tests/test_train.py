@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -344,6 +345,11 @@ def test_of_contiguous_blocks_stretches_are_compared(study: Path) -> None:
     assert row["n"] == 10
     assert row["value"] == pytest.approx(wrong.mean())
     assert 0.1 < row["low"] < row["value"] < row["high"] < 0.5
+    both = trials.assign(person=np.where(np.arange(200) < 120, "01", "02"))  # in six of the stretches and in four
+    rows = difference_rows(setting, [replace(one, trials=both) for one in answers], "test", "compact")
+    assert [(row["person"], row["n"]) for row in rows] == [("all", 10), ("01", 6), ("02", 4)]
+    for row, mine in zip(rows, (slice(None), slice(120), slice(120, None)), strict=True):
+        assert row["value"] == pytest.approx(wrong[mine].mean())
 
 
 def test_what_leaves_nothing_to_train_on_is_said(study: Path, tmp_path: Path) -> None:

@@ -138,8 +138,7 @@ def score_rows(
     rows = []
     for number, answer in enumerate(answers):
         progress(f"scoring {split}, {answer.model}", number, len(answers))
-        people = sorted(answer.trials["person"].unique())
-        for person in ["all", *people] if len(people) > 1 and not setting.sources.is_fusion else ["all"]:
+        for person in _everyone(setting, [answer]):
             rng = np.random.default_rng([seed, number])
             mine = answer.of(person)
             about = _about(setting, mine, split, person)
@@ -149,22 +148,35 @@ def score_rows(
 
 
 def difference_rows(setting: Setting, answers: Sequence[Answered], split: str, ours: str) -> list[dict[str, Any]]:
-    """How much more often `ours` is right than every other model, image by image, with a paired interval.
+    """How much more often `ours` is right than every other model, with a paired interval: over all people, and of each.
 
     Images are drawn again (for classes concepts, of contiguous blocks stretches); of each counts the mean over its
     decisions.
     """
-    rows: list[dict[str, Any]] = []
-    settings = setting.recipe.evaluate
+    plain = [answer for answer in answers if answer.control == "none"]
     if setting.task.answers is not None:
-        return rows
-    right, by_people = {}, {}
-    for number, answer in enumerate(answers):
-        if answer.control == "none":
-            hit, unit_N = pd.Series(hits(answer.score_NK, answer.truth_N, 1)), _units(setting, answer)
-            right[number] = hit.groupby(unit_N).mean()
-            if answer.several:
-                by_people[number] = hit.groupby([unit_N, *answer.people.values()]).mean()
+        return []
+    return [
+        row for person in _everyone(setting, plain) for row in _differences(setting, plain, split, ours, person)
+    ]  # fmt: skip
+
+
+def _everyone(setting: Setting, answers: Sequence[Answered]) -> list[str]:
+    """Whose decisions have rows of their own: all together, and each person (of a fusion's pairs nobody is)."""
+    people = sorted({str(person) for answer in answers for person in answer.trials["person"].unique()})
+    return ["all", *people] if len(people) > 1 and not setting.sources.is_fusion else ["all"]
+
+
+def _differences(
+    setting: Setting, answers: Sequence[Answered], split: str, ours: str, person: str
+) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    settings, right, by_people = setting.recipe.evaluate, {}, {}
+    for number, answer in enumerate(answer.of(person) for answer in answers):
+        hit, unit_N = pd.Series(hits(answer.score_NK, answer.truth_N, 1)), _units(setting, answer)
+        right[number] = hit.groupby(unit_N).mean()
+        if answer.several:
+            by_people[number] = hit.groupby([unit_N, *answer.people.values()]).mean()
     for mine in [n for n in right if answers[n].model == ours]:
         for other in [n for n in right if n != mine and answers[n].k_repeats == answers[mine].k_repeats]:
             both = pd.concat([right[mine], right[other]], axis=1, join="inner")
@@ -176,8 +188,9 @@ def difference_rows(setting: Setting, answers: Sequence[Answered], split: str, o
                 cells = pd.concat([by_people[mine], by_people[other]], axis=1, join="inner")
                 wide = _difference_over_people(cells, settings.bootstrap, rng)
             score = Score("right_more_often", value, 0.0, low, high, float("nan"), len(a), *wide)
-            about = _about(setting, replace(answers[mine], model=f"{ours} - {answers[other].model}"), split, "all")
-            rows.append(_row(score, **about, gallery=answers[mine].score_NK.shape[1]))
+            named = replace(answers[mine], model=f"{ours} - {answers[other].model}").of(person)
+            about = _about(setting, named, split, person)
+            rows.append(_row(score, **about, gallery=named.score_NK.shape[1]))
     return rows
 
 
