@@ -1,11 +1,12 @@
-"""Trials a second through every decoder, forward and backward, and what merging TSConv's convolution and pooling gains.
+"""Trials a second through every decoder, forward and backward, and what other ways to the same numbers gain.
 
     python benchmarks/speed.py [--threads 1] [--device cpu] [--pairs 9] [--batch 64]
 
 Sizes: EEG, 63 sensors x 250 samples at 250 Hz; MEG, 271 x 200 at 200 Hz; 4 people, 27 outputs. First each decoder's
-best of a few steps. Then NICE's encoder (Song et al. 2024) as published, in plain layers, and ours, the same function
-but for the normalisation, in interleaved pairs: median of either, and the ratio's geometric mean with its lower 95 %
-bound (one-sided, Student's t on the logarithms).
+best of a few steps. Then in interleaved pairs, median of either, and the ratio's geometric mean with its lower 95 %
+bound (one-sided, Student's t on the logarithms): NICE's encoder (Song et al. 2024) as published, in plain layers, and
+ours, the same function but for the normalisation; and the compact decoder with 32 and with 512 temporal filters, by
+PyTorch's convolution and by Fourier transforms.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -20,6 +22,7 @@ from scipy import stats
 from torch import nn
 
 from synapse_diffusion.models.base import Shape
+from synapse_diffusion.models.compact import CompactDecoder
 from synapse_diffusion.models.tsconv import TemporalSpatial
 from synapse_diffusion.training.decoders import DECODERS
 
@@ -35,6 +38,14 @@ def published(n_sensors: int) -> nn.Module:
         nn.ELU(), nn.Conv2d(40, 40, (n_sensors, 1)), nn.BatchNorm2d(40), nn.ELU(), nn.Dropout(0.5),
         nn.Conv2d(40, 40, 1), nn.Flatten(),
     )  # fmt: skip
+
+
+class Direct(CompactDecoder):
+    """The same with PyTorch's convolution."""
+
+    def _filtered(self, x_BCT: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.temporal(x_BCT)
+        return found
 
 
 def seconds(model: nn.Module, *inputs: torch.Tensor) -> float:
@@ -76,18 +87,27 @@ def main() -> None:
             "published": published(n_sensors).to(given.device),
             "merged": TemporalSpatial(n_sensors, n_times, 250.0, 40, 40, 0.5).to(given.device),
         }
-        for form in forms.values():
-            seconds(form, x_BCT)
-        times: dict[str, list[float]] = {name: [] for name in forms}
-        for _ in range(given.pairs):
-            for name, form in forms.items():
-                times[name].append(seconds(form, x_BCT))
-        for name, values in times.items():
-            print(f"    TSConv, {name:9s} {given.batch / statistics.median(values):20,.0f}")
-        log_ratio = np.log(np.array(times["published"]) / np.array(times["merged"]))
-        error = log_ratio.std(ddof=1) / np.sqrt(given.pairs)
-        low = np.exp(log_ratio.mean() - stats.t.ppf(0.95, given.pairs - 1) * error)
-        print(f"    merged / published {np.exp(log_ratio.mean()):.2f} times, at least {low:.2f}")
+        compare("TSConv", forms, given.pairs, x_BCT)
+        for width in (32, 512) if given.device == "cpu" else ():
+            shape = Shape(n_sensors, n_times, OUTPUTS, PEOPLE, sfreq)
+            ways = {"direct": Direct(shape, width=width), "Fourier": CompactDecoder(shape, width=width)}
+            compare(f"compact {width}", ways, given.pairs, x_BCT, person_B)
+
+
+def compare(name: str, forms: Mapping[str, nn.Module], pairs: int, *inputs: torch.Tensor) -> None:
+    """Print how many times as many trials a second the second form takes as the first."""
+    for model in forms.values():
+        seconds(model, *inputs)
+    times: dict[str, list[float]] = {form: [] for form in forms}
+    for _ in range(pairs):
+        for form, model in forms.items():
+            times[form].append(seconds(model, *inputs))
+    for form, values in times.items():
+        print(f"    {name + ', ' + form:24s} {len(inputs[0]) / statistics.median(values):11,.0f}")
+    (slow, slow_s), (fast, fast_s) = times.items()
+    log_ratio = np.log(np.array(slow_s) / np.array(fast_s))
+    low = np.exp(log_ratio.mean() - stats.t.ppf(0.95, pairs - 1) * log_ratio.std(ddof=1) / np.sqrt(pairs))
+    print(f"    {fast} / {slow} {np.exp(log_ratio.mean()):.2f} times, at least {low:.2f}")
 
 
 if __name__ == "__main__":

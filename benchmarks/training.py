@@ -59,7 +59,7 @@ from synapse_diffusion.training.objectives import Classes
 from synapse_diffusion.training.requests import Requests
 from synapse_diffusion.types import SensorArray
 
-CLASSES, WARM = 12, 4
+CLASSES, WARM, SHOWN = 12, 4, 4
 LONGER = 8  # times the steps on a GPU
 WHAT: Final = ("speed", "waits", "memory", "processes")
 
@@ -138,13 +138,13 @@ class Trainer:
         scalers = fit_scalers(epochs, self.rows, self.label_N, recipe.view, "x", 0)
         self.data = {"eeg": ScaledEpochs(epochs, scalers, "x", recipe.view)}
 
-    def fit(self, model: str, steps: int, batch: int, group: Group) -> Fitted:
-        """Trials a second, and the share of waiting."""
-        recipe = parse_recipe(
-            {}, [f"model.name={model}", f"train.steps={WARM + steps}", "train.checks=1", f"train.batch={batch}"]
-        )
+    def fit(self, model: str, steps: int, batch: int, group: Group, settings: Sequence[str] = ()) -> Fitted:
+        """Trials a second, and the share of waiting; each image counts as shown `SHOWN` times, one after the other."""
+        plan = [f"model.name={model}", f"train.steps={WARM + steps}", "train.checks=1", f"train.batch={batch}"]
+        recipe = parse_recipe({}, [*plan, *settings])
         each = np.arange(len(self.rows))
-        examples = Examples({"eeg": Trials(self.rows, self.person_N[self.rows], each, each)}, self.label_N[self.rows])
+        trials = Trials(self.rows, self.person_N[self.rows], each, each // SHOWN)
+        examples = Examples({"eeg": trials}, self.label_N[self.rows])
         n_people = int(self.person_N.max()) + 1
         shapes = {"eeg": shape_of(self.data["eeg"].epochs, CLASSES, n_people)}
         torch.manual_seed(0)

@@ -16,7 +16,9 @@ from synapse_diffusion import losses
 from synapse_diffusion.models.atm import AttentionBlock
 from synapse_diffusion.models.base import Decoder, Shape
 from synapse_diffusion.models.brain_module import BrainModule, flatten
+from synapse_diffusion.models.compact import CompactDecoder
 from synapse_diffusion.models.eegnet import EEGNet
+from synapse_diffusion.models.fourier import convolve, convolve_each, transform_length
 from synapse_diffusion.models.linear import binned
 from synapse_diffusion.models.ridge import fit_ridge
 from synapse_diffusion.models.tsconv import TemporalSpatial, TSConv
@@ -169,6 +171,27 @@ def test_tsconv_is_the_published_two_steps() -> None:
         assert expected.shape == (4, 36 * 40)  # NICE's projector takes 1,440 features
         found = ours(x.to(dtype))
         assert (found - expected).abs().max() < tolerance * expected.abs().max()
+
+
+@pytest.mark.parametrize(("n_times", "kernel"), [(75, 17), (250, 31), (9, 31), (40, 16)])
+def test_convolutions_by_fourier_transforms_are_torchs(n_times: int, kernel: int) -> None:
+    """Forward and backward; a kernel longer than the signal and one of even length too."""
+    torch.manual_seed(0)
+    ends = ((kernel - 1) // 2, kernel // 2)
+    for groups, ours in ((1, convolve), (6, lambda x, k, n: convolve_each(x, k[:, 0], n))):
+        x = torch.randn(3, 6, n_times, dtype=torch.float64, requires_grad=True)
+        kernels = torch.randn(12 if groups == 1 else 6, 6 // groups, kernel, dtype=torch.float64, requires_grad=True)
+        found = ours(x, kernels, transform_length(n_times, kernel))
+        expected = functional.conv1d(functional.pad(x, ends), kernels, groups=groups)
+        assert torch.allclose(found, expected, atol=1e-12)
+        wanted = torch.randn_like(expected)
+        for a, b in zip(*(torch.autograd.grad(y, (x, kernels), wanted) for y in (found, expected)), strict=True):
+            assert torch.allclose(a, b, atol=1e-11)
+
+
+def test_compacts_filters_are_a_convolution_layers() -> None:
+    model, x = CompactDecoder(shape_with(montage(9))), torch.randn(4, 16, 50)
+    assert torch.allclose(model._filtered(x), model.temporal(x), atol=1e-5)
 
 
 def test_eegnet_is_the_published_order() -> None:

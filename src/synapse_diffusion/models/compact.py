@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from synapse_diffusion.models.base import Decoder, Dropout, Shape, bin_width
+from synapse_diffusion.models.fourier import convolve, transform_length
 from synapse_diffusion.models.starts import FOLDS, Start
 
 KERNEL_S: Final = 0.12
@@ -64,6 +65,7 @@ class CompactDecoder(Decoder):
         self.spatial = nn.Parameter(torch.randn(components, n_sensors) / math.sqrt(n_sensors))
         self.spatial_own = nn.Parameter(torch.zeros(own, components, n_sensors)) if own else None
         self.temporal = nn.Conv1d(components, width, kernel, padding=kernel // 2)
+        self.transform = transform_length(n_times, kernel)
         self.dropout = Dropout(dropout)
         self.head = nn.Parameter(torch.zeros(n_outputs, width * (n_times // self.pool)))
 
@@ -72,10 +74,18 @@ class CompactDecoder(Decoder):
         x_BCT = self.whiten(x_BCT, person_B)
         out_BD = self._linear_path(x_BCT, person_B, fold_B)
         spatial = self.spatial if self.spatial_own is None else self.spatial + self.spatial_own[person_B]
-        hidden = functional.gelu(self.temporal(spatial @ x_BCT))
+        hidden = functional.gelu(self._filtered(spatial @ x_BCT))
         pooled = functional.avg_pool1d(hidden, self.pool).flatten(1)
         result: Tensor = out_BD + self.output_1 * (self.bias + self.dropout(pooled) @ self.head.T)
         return result
+
+    def _filtered(self, x_BCT: Tensor) -> Tensor:
+        """The temporal filters' outputs (B, width, T)."""
+        if x_BCT.device.type != "cpu":
+            found: Tensor = self.temporal(x_BCT)
+            return found
+        assert self.temporal.bias is not None
+        return convolve(x_BCT, self.temporal.weight, self.transform) + self.temporal.bias[:, None]
 
     def _linear_path(self, x_BCT: Tensor, person_B: Tensor, fold_B: Tensor | None) -> Tensor:
         features = self._binned(x_BCT) @ self.whiten_FF

@@ -12,16 +12,15 @@ import math
 from typing import Final
 
 import torch
-from scipy.fft import next_fast_len
 from torch import Tensor, nn
 from torch.nn import functional
 
 from synapse_diffusion.models.base import Decoder, Dropout, Shape
+from synapse_diffusion.models.fourier import convolve_each, transform_length
 
 POOLED_HZ: Final = 32.0  # the paper's rate after the first pooling: 128 Hz / 4
 SEPARABLE: Final = 16  # taps: 0.5 s at that rate
 POOL: Final = 8
-BLOCK: Final = 16  # lengths of Fourier transforms are multiples of it; odd ones are slow
 
 
 class EEGNet(Decoder):
@@ -36,8 +35,8 @@ class EEGNet(Decoder):
         self.pool = max(1, round(shape.sfreq / POOLED_HZ))
         pooled = max(1, shape.n_times // self.pool)
         self.pool, self.last_pool = min(self.pool, shape.n_times), min(POOL, pooled)
-        self.transform = _transform_length(shape.n_times, self.kernel)
-        self.last_transform = _transform_length(pooled, SEPARABLE)
+        self.transform = transform_length(shape.n_times, self.kernel)
+        self.last_transform = transform_length(pooled, SEPARABLE)
         self.components, n_filters = components, width * components
         self.temporal = nn.Parameter(_uniform(width, self.kernel))
         self.gain = nn.Parameter(torch.ones(width))
@@ -56,7 +55,7 @@ class EEGNet(Decoder):
         """Outputs (B, D)."""
         hidden = self.norm(self.filter(x_BCT, person_B))
         hidden = self.dropout(functional.avg_pool1d(functional.elu(hidden), self.pool))
-        hidden = self.last_norm(self.pointwise(_each(hidden, self.separable, self.last_transform)))
+        hidden = self.last_norm(self.pointwise(convolve_each(hidden, self.separable, self.last_transform)))
         hidden = self.dropout(functional.avg_pool1d(functional.elu(hidden), self.last_pool))
         result: Tensor = self.head(hidden.flatten(1))
         return result
@@ -69,24 +68,8 @@ class EEGNet(Decoder):
         """The temporal, then the spatial filters' outputs (B, filters, T), computed in the other order."""
         spatial = self.spatial if self.spatial_own is None else self.spatial + self.spatial_own[person_B]
         each = [p.repeat_interleave(self.components, 0) for p in (self.temporal, self.gain, self.shift)]
-        filtered = _each(spatial @ x_BCT, each[0], self.transform)
+        filtered = convolve_each(spatial @ x_BCT, each[0], self.transform)
         return filtered * each[1][:, None] + (spatial.sum(-1) * each[2])[..., None]
-
-
-def _each(x_BFT: Tensor, kernel_FL: Tensor, n: int) -> Tensor:
-    """Each signal under its own kernel, as long as before (of an even kernel, one zero more behind).
-
-    By Fourier transforms of length `n`: on a CPU a grouped convolution's gradient takes several times as long.
-    """
-    first, exact = kernel_FL.shape[1] // 2, torch.promote_types(x_BFT.dtype, torch.float32)  # not of bfloat16
-    product = torch.fft.rfft(x_BFT.to(exact), n) * torch.fft.rfft(kernel_FL.to(exact).flip(1), n)
-    whole: Tensor = torch.fft.irfft(product, n)
-    return whole[..., first : first + x_BFT.shape[-1]]
-
-
-def _transform_length(n_times: int, kernel: int) -> int:
-    """A length that transforms fast and holds a whole convolution."""
-    return BLOCK * int(next_fast_len(-(-(n_times + kernel - 1) // BLOCK), real=True))
 
 
 def _uniform(n: int, fan_in: int) -> Tensor:
