@@ -39,7 +39,7 @@ from synapse_diffusion.metrics import paired_difference
 from synapse_diffusion.models.base import Shape
 from synapse_diffusion.runs import Run, load_tensors
 from synapse_diffusion.train import find_state, train
-from synapse_diffusion.training.decoders import DECODERS as REGISTERED
+from synapse_diffusion.training.decoders import build as build_decoder
 
 DECODERS: Final = ("compact", "eegnet", "tsconv", "atm", "brain_module")
 RESIDUAL: Final = ("tsconv", "atm", "brain_module")
@@ -161,12 +161,12 @@ def difference(
 
 
 def trials_per_second(recipe: Recipe, run: Run) -> float:
-    """Through the network, forward and backward, in batches of 256 on one thread."""
+    """Through the network as it was trained, forward and backward, in batches of 256 on one thread."""
     n_sensors = len(run.read_provenance()["channels"][recipe.data.modality])
     n_times = round((recipe.view.stop_s - recipe.view.start_s) * recipe.convert.sfreq)
-    given = {"projector": recipe.model.projector} if recipe.model.projector != "linear" else {}
-    shape = Shape(n_sensors, n_times, 64, 2, recipe.convert.sfreq, positions(n_sensors))
-    model, x_BCT = REGISTERED[recipe.model.name](shape, **given), torch.randn(256, n_sensors, n_times)
+    starts = 2 if recipe.model.name == OURS and recipe.target.task == "retrieve" else 0
+    shape = Shape(n_sensors, n_times, 64, 2, recipe.convert.sfreq, positions(n_sensors), starts)
+    model, x_BCT = build_decoder(shape, recipe.model), torch.randn(256, n_sensors, n_times)
     torch.set_num_threads(1)
     return 256 / min(seconds(model, x_BCT, torch.arange(256) % 2) for _ in range(4))
 

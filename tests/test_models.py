@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -192,6 +193,20 @@ def test_convolutions_by_fourier_transforms_are_torchs(n_times: int, kernel: int
 def test_compacts_filters_are_a_convolution_layers() -> None:
     model, x = CompactDecoder(shape_with(montage(9))), torch.randn(4, 16, 50)
     assert torch.allclose(model._filtered(x), model.temporal(x), atol=1e-5)
+
+
+@pytest.mark.parametrize("people", [1, 3])
+def test_a_signals_gradient_goes_through_the_closed_form_start(people: int) -> None:
+    """Maps of sensors and latencies integrate it."""
+    model = CompactDecoder(replace(shape_with(montage(9)), starts=people)).double().eval()
+    stir(model)
+    torch.manual_seed(0)
+    model.start.normal_()
+    x, direction = (torch.randn(4, 9, 50, dtype=torch.float64) for _ in range(2))
+    (slope,) = torch.autograd.grad(model(x.requires_grad_(), torch.arange(4) % 3).sum(), x)
+    with torch.no_grad():
+        above, below = (model(x + step * direction, torch.arange(4) % 3).sum() for step in (1e-5, -1e-5))
+    assert float((slope * direction).sum()) == pytest.approx(float(above - below) / 2e-5, rel=1e-6)
 
 
 def test_eegnet_is_the_published_order() -> None:

@@ -202,7 +202,7 @@ def test_faults_are_told(scored: Run, tmp_path: Path) -> None:
     failed = re.findall(r'<li class="fail">.*?<b>(.*?)\.</b> (.*?)</span></li>', text)
     told = dict(failed)
     assert told["No picture is on two sides of a split"].startswith("1 shared")
-    assert told["Test concepts are not in training or validation"].startswith("1 of 6")
+    assert told["Test concepts are in no other part, nor in the final fit"].startswith("1 of 6")
     assert "noise" in told["Controls without information are at chance"]
     assert told["The recordings are those of the training"].startswith("0 of 2")
 

@@ -16,10 +16,12 @@ from synapse_diffusion.embed import embed
 from synapse_diffusion.errors import SettingsError, StoreError
 from synapse_diffusion.evaluate import evaluate
 from synapse_diffusion.evaluate.asking import questions
+from synapse_diffusion.evaluate.controls import _noise
 from synapse_diffusion.predict import predict
 from synapse_diffusion.splits import TEST
 from synapse_diffusion.store.embeddings import open_embeddings
 from synapse_diffusion.train import train
+from synapse_diffusion.training.examples import Batch
 from synapse_diffusion.training.sources import open_sources
 from synapse_diffusion.training.tasks import make_task
 from synapse_diffusion.training.trained import open_trained
@@ -112,8 +114,9 @@ def test_of_several_data_sets_tables_the_own_one_is_taken(both: Path, tmp_path: 
 
 def test_a_larger_gallery_holds_more_images(both: Path, tmp_path: Path) -> None:
     sizes = "evaluate.gallery=[0, 3, 40, 40]"  # of 12 test images, 3 is none
-    recipe = small(both, *RETRIEVE, f"paths.runs={tmp_path}", sizes, "train.baselines=false")
-    rows = evaluate(train(recipe, "x", "test", quiet, quiet).folder, quiet, quiet)
+    recipe, said = small(both, *RETRIEVE, f"paths.runs={tmp_path}", sizes, "train.baselines=false"), list[str]()
+    run = train(recipe, "x", "test", quiet, quiet)
+    rows = evaluate(run.folder, said.append, quiet)
     found = {r["gallery"]: r for r in scored(rows, metric="top5", model="compact", k_repeats=1)}
     assert set(found) == {12, 40}
     assert len(found) == len(scored(rows, metric="top5", model="compact", k_repeats=1, control="none"))
@@ -121,6 +124,21 @@ def test_a_larger_gallery_holds_more_images(both: Path, tmp_path: Path) -> None:
     assert found[40]["chance"] == pytest.approx(5 / 40)
     assert {row["model"] for row in rows} == {"compact", "observer", "compact - observer"}
     assert not any(row["control"] == "prestimulus" for row in rows)
+    assert any(line.startswith("control prestimulus is left out") for line in said)
+    named = pd.read_csv(run.folder / "galleries.tsv", sep="\t")
+    assert named.groupby("gallery")["image_id"].nunique().to_dict() == {40: 40}
+    assert set(run.splits.query("split == 'test'")["image_id"]) <= set(named["image_id"])
+    assert len(scored(rows, metric="concept_top1", model="compact", k_repeats=1)) >= 1  # of one image or several each
+
+
+def test_each_decision_of_the_noise_control_has_noise_of_its_own() -> None:
+    signal_BCT = torch.ones(4, 3, 50).cumsum(2)
+    batch = Batch({"eeg": signal_BCT}, {"eeg": torch.zeros(4)}, {"eeg": torch.ones(4)}, torch.zeros(4))
+    first, again, second = (_noise(batch, (0, 0, 1, at)).signals["eeg"] for at in (0, 0, 4))
+    assert torch.equal(first, again)
+    every = torch.cat([first, second]).flatten(1)
+    assert torch.corrcoef(every).fill_diagonal_(0).abs().max() < 0.5
+    assert torch.allclose(every.std(1).mean(), signal_BCT.std((1, 2)).mean(), rtol=0.2)
 
 
 LOSSES = [
@@ -178,10 +196,10 @@ def test_wrong_targets_are_one_sentence(both: Path, tmp_path: Path, what: str) -
 
 
 def test_shuffled_images_are_at_chance(both: Path, tmp_path: Path) -> None:
-    shuffled = ["labels.shuffled=true", "evaluate.controls=[]", "evaluate.dynamics=true", "evaluate.permutations=2000"]
+    shuffled = ["labels.shuffled=true", "evaluate.controls=[]", "evaluate.dynamics=true", "evaluate.permutations=20000"]
     rows = evaluate(train(small(both, *RETRIEVE, *shuffled, f"paths.runs={tmp_path}"), "x", "test").folder)
     claims = [row for row in scored(rows, control="shuffled_labels") if row["p_holm"] is not None]
-    assert len(claims) > 10
+    assert 10 < len(claims) < 200  # of 20,000 permutations the smallest p after Holm is then below .01
     assert "peak_rank_above_chance" in {row["metric"] for row in claims}
     assert min(row["p_holm"] for row in claims) > 0.01
     assert not scored(rows, control="none", metric="peak_rank_above_chance")

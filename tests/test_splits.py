@@ -22,6 +22,7 @@ from synapse_diffusion.splits import (
     VALIDATION,
     check_split,
     drop_touching,
+    natural_order,
     refit_rows,
     split_blocks,
     split_concepts,
@@ -112,6 +113,17 @@ def test_blocks_are_contiguous_and_tested_once() -> None:
     apart = split_people(trials, label, splits)
     assert len(apart) == 10
     assert all(len(set(trials["person"][split != UNUSED])) == 1 for split in apart)
+
+
+def test_runs_follow_each_other_by_number() -> None:
+    """BIDS asks for no zeros before the numbers of runs."""
+    trials, label, *_ = make(20, 10, 10, 0)
+    mine = trials["person"] == "01"
+    trials, label = trials[mine].reset_index(drop=True), label[mine]
+    trials["run"] = [f"x-{k}" for k in np.arange(len(trials)) * 12 // len(trials) + 1]
+    for fold, split in enumerate(split_blocks(trials, label, unit="run", folds=6)):
+        assert set(trials["run"][split == TEST]) == {f"x-{2 * fold + 1}", f"x-{2 * fold + 2}"}
+    assert natural_order(trials["run"]).tolist() == [int(run[2:]) - 1 for run in trials["run"]]
 
 
 def test_an_empty_part_is_said() -> None:

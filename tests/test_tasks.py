@@ -121,12 +121,23 @@ def test_train_reads_no_test_trial(both: Path, tmp_path: Path, monkeypatch: pyte
     assert not set(concept.loc[sorted(read)]) & set(splits.loc[splits["split"] == TEST, "concept"])
 
 
-def test_a_test_trial_in_the_scalers_is_a_leak(both: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+LEAKS: dict[str, tuple[tuple[str, ...], str]] = {
+    "test trials": ((UNUSED,), r"leak: \d+ test trials of eeg would be in the final fit"),
+    "their concepts": ((TEST,), r"leak: concept \S+ is in the train and in the test part"),
+}
+
+
+@pytest.mark.parametrize("what", list(LEAKS))
+def test_a_leak_in_the_fit_that_is_tested_is_refused(
+    both: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    without, message = LEAKS[what]
+
     def leaky(source: Source, stratum_N: NDArray[np.int64], split: NDArray[np.str_], *_: Any, **__: Any) -> Any:
-        return np.flatnonzero(split != UNUSED)
+        return np.flatnonzero(~np.isin(split, without) & (stratum_N >= 0))
 
     monkeypatch.setattr("synapse_diffusion.training.folds.final_rows", leaky)
-    with pytest.raises(SplitError, match=r"leak: \d+ test trials of eeg would be in the scalers of fold0_refit"):
+    with pytest.raises(SplitError, match=message):
         train(small(both, *RETRIEVE, "train.steps=2", "train.checks=1", f"paths.runs={tmp_path}"), "x", "test")
 
 

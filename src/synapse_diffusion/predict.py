@@ -40,8 +40,9 @@ def predict(
     their cosines are what retrieval ranks by. Folds have a table each.
 
     Without `recording` each trial of the run's test part, by the decoder of its fold. Of a person whom `adapt` has met
-    the weights and scalers are those that it found; else scalers of a person or session that training never met are
-    those of all training trials: nothing of the new recording is used (inductive). Electrodes of the run that an EEG
+    the weights and scalers are those that it found; else a session that training never met takes the scalers of its
+    person's first, a person whom it never met those of all training trials: nothing of the new recording is used
+    (inductive). Electrodes of the run that an EEG
     recording lacks are interpolated from its own.
     A fusion's run decodes a recording of one modality by its decoder of that modality alone; what it says of pairs is
     in predictions/ after `evaluate`. Raises `RunError`, `StoreError`.

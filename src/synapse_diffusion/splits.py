@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -17,6 +18,8 @@ TEST: Final = "test"
 ADAPT: Final = "adapt"
 """Trials of a person whom training never meets that share nothing with the test part."""
 UNUSED: Final = ""
+FINAL_ONLY: Final = "unused"
+"""In tables: of no part of a fold, but of what its final fit trains on."""
 Split = NDArray[np.str_]
 """One of the five words a trial."""
 
@@ -117,6 +120,16 @@ def _sequence_parts(
     return part
 
 
+def natural_order(names: pd.Series[str]) -> NDArray[np.int64]:
+    """Rank of each name where numbers in it count as numbers: run 2 before run 10."""
+    different, which_N = np.unique(names.to_numpy(dtype=str), return_inverse=True)
+    keys = [[(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.split(r"(\d+)", name)]
+            for name in different]  # fmt: skip
+    rank = np.empty(len(keys), np.int64)
+    rank[sorted(range(len(keys)), key=keys.__getitem__)] = np.arange(len(keys))
+    return rank[which_N]
+
+
 def _joined(trials: pd.DataFrame, names: Sequence[str]) -> NDArray[np.str_]:
     """Each trial's values of these columns in one word."""
     text = trials[list(names)].astype(str)
@@ -138,7 +151,10 @@ def split_blocks(
     counts = []
     for person in np.unique(people[labelled]):
         rows = np.flatnonzero(labelled & (people == person))
-        order = np.lexsort([trials[name].to_numpy()[rows] for name in ("onset_sample", "run", "session")])
+        mine = trials.iloc[rows]
+        order = np.lexsort(
+            [mine["onset_sample"].to_numpy(), natural_order(mine["run"]), natural_order(mine["session"])]
+        )
         rows = rows[order]
         if unit == "block":
             pieces = np.array_split(rows, folds)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -34,16 +34,17 @@ def control_answers(
     setting, wanted, k = trained.setting, trained.setting.recipe.evaluate.controls, question.k_repeats
     found: list[Answered] = []
     recipe, main = setting.recipe, network_names(setting)[0]
+    key = recipe.evaluate.seed, number, k
     for control in wanted:
         scores: dict[str, Scores] = {}
         asked = question.asked
         if control == "mean":
             scores = {m: _mean(s) for m, s in models.ask(asked, gallery_K, k).items() if m in (main, LINEAR)}
         elif control == "noise":
-            scores = _changed(models, asked, gallery_K, main, _noise)
+            scores = _changed(models, asked, gallery_K, main, lambda batch, at: _noise(batch, (*key, at)))
         elif control == "wrong_person":
             if _knows_people(models, main) and any(source.n_people > 1 for source in setting.sources.of.values()):
-                scores = _changed(models, asked, gallery_K, main, lambda batch: _wrong_person(trained, batch))
+                scores = _changed(models, asked, gallery_K, main, lambda batch, _: _wrong_person(trained, batch))
         elif control == IMAGE_FEATURES:
             if features is not None:
                 found += image_feature_answers(trained, number, question, features)
@@ -66,18 +67,19 @@ def _mean(score_NK: Scores) -> Scores:
 
 
 def _changed(
-    models: FoldModels, asked: Asked, gallery_K: Index | None, main: str, change: Callable[[Batch], Batch]
+    models: FoldModels, asked: Asked, gallery_K: Index | None, main: str, change: Callable[[Batch, int], Batch]
 ) -> dict[str, Scores]:
+    """What the network says to other signals; `change` is told which decision is a batch's first."""
     parts = []
     for at in chunks(len(asked)):
-        batch = change(read(asked.part(at), models.data))
+        batch = change(read(asked.part(at), models.data), at.start)
         parts.append(models.answer(batch, gallery_K, only=main)[main])
     return {main: np.concatenate(parts)}
 
 
-def _noise(batch: Batch) -> Batch:
-    """White noise as strong as each trial's scaled signal."""
-    generator = torch.Generator().manual_seed(len(batch.target_B))
+def _noise(batch: Batch, key: Sequence[int]) -> Batch:
+    """White noise as strong as each trial's scaled signal, of each batch its own."""
+    generator = torch.Generator().manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
     signals = {
         name: torch.randn(x.shape, generator=generator).to(x.device) * x.std((1, 2), keepdim=True)
         for name, x in batch.signals.items()

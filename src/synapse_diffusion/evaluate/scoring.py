@@ -26,6 +26,7 @@ from synapse_diffusion.metrics import (
     sinkhorn,
 )
 from synapse_diffusion.runs import score_row
+from synapse_diffusion.splits import natural_order
 from synapse_diffusion.training.decisions import ABOUT, columns, first_rows
 from synapse_diffusion.training.examples import Asked
 from synapse_diffusion.training.setting import Index, Setting
@@ -302,7 +303,7 @@ def design(
         return unit_N, permute_units(label_N, unit_N)
     order = trials.reset_index(drop=True)
     # within a fold, person and run trials follow each other as recorded: trial ids count them
-    position = order.sort_values(["person", "trial_id"]).index.to_numpy()
+    position = np.lexsort([natural_order(order["trial_id"]), order["person"].to_numpy(dtype=str)])
     rank = np.empty(len(order), np.int64)
     rank[position] = np.arange(len(order))
     block = np.unique((order["person"] + "/" + order["fold"].astype(str)).to_numpy(dtype=str), return_inverse=True)[1]

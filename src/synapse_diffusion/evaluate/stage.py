@@ -29,6 +29,7 @@ from synapse_diffusion.models.fusion import FUSED
 from synapse_diffusion.runs import Run, with_holm
 from synapse_diffusion.splits import TEST, VALIDATION
 from synapse_diffusion.store.embeddings import EmbeddingTable
+from synapse_diffusion.store.files import write_table
 from synapse_diffusion.training.decisions import decision_table, gallery_of
 from synapse_diffusion.training.decoding import SUM, FoldModels, log_likelihood
 from synapse_diffusion.training.examples import Asked
@@ -63,6 +64,10 @@ def evaluate(folder: Folder, say: Say = silent, progress: Progress = silent) -> 
     for k in setting.recipe.evaluate.k_repeats:
         if k > most:
             say(f"evaluate.k_repeats = {k} is left out: a test image has {most} repeats of one person at most")
+    if "prestimulus" in setting.recipe.evaluate.controls and (
+        setting.sources.is_fusion or not setting.recipe.train.baselines
+    ):
+        say("control prestimulus is left out: it is of the linear baseline of one modality (train.baselines)")
     for split in (VALIDATION, TEST):
         answers, tables = [], []
         gallery_K = _gallery(trained, split)
@@ -218,8 +223,11 @@ def _observed(trained: Trained, observers: Observers, question: Question, galler
 
 def _larger_galleries(trained: Trained, say: Say, progress: Progress) -> list[dict[str, Any]]:
     """The test decisions again among more images: of test concepts first, then others; none was trained as a target
-    of a test trial, but pictures of trained concepts were seen in training, which makes them harder to tell apart."""
-    setting, rows = trained.setting, []
+    of a test trial, but pictures of trained concepts were seen in training, which makes them harder to tell apart.
+
+    Which images they are is written to galleries.tsv.
+    """
+    setting, rows, tables = trained.setting, [], []
     if setting.task.table is None or not any(setting.recipe.evaluate.gallery):
         return []
     test_K = _gallery(trained, TEST)
@@ -250,5 +258,8 @@ def _larger_galleries(trained: Trained, say: Say, progress: Progress) -> list[di
                 scores = models.ask(question.asked, gallery_K, question.k_repeats)
                 answers += answered(setting, question.asked, gallery_K, scores, question.k_repeats, number)
         found = score_rows(setting, joined(answers), TEST, gallery_K, setting.recipe.evaluate.seed)
-        rows += [row for row in found if not row["transductive"] and not str(row["metric"]).startswith("concept_")]
+        rows += [row for row in found if not row["transductive"]]
+        tables.append(pd.DataFrame({"gallery": size, "image_id": images["image_id"].to_numpy(dtype=str)[gallery_K]}))
+    if tables:
+        write_table(pd.concat(tables), trained.run.folder / "galleries.tsv")
     return rows

@@ -99,7 +99,6 @@ class CompactDecoder(Decoder):
         rows = torch.arange(len(person_B), device=person_B.device)
         return shared + every[rows, 1 + person_B]
 
-    @torch.no_grad()
     def _started(self, feature_BF: Tensor, person_B: Tensor, fold_B: Tensor | None) -> Tensor:
         """What the linear solution says (B, D), in training the one that was fitted without the trial's concept."""
         person = person_B if len(self.start) > 1 else torch.zeros_like(person_B)

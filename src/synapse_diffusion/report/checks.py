@@ -48,16 +48,17 @@ def _concepts(contents: Contents) -> Check:
     splits, method = contents.splits, contents.recipe.split.method
     shared, n = _shared(splits, "concept"), splits.loc[splits["split"] == TEST, "concept"].nunique()
     state: State = "pass" if not shared else "fail" if method == "concepts" else "note"
-    what = "Test concepts are not in training or validation"
+    what = "Test concepts are in no other part, nor in the final fit"
     return Check(what, state, f"{shared} of {n} test concepts shared; split.method = {method}")
 
 
 def _shared(splits: pd.DataFrame, column: str) -> int:
-    """Values that test shares with training or validation, or these with each other, in any fold."""
+    """Values that test shares with training, validation or the final fit, or those two with each other, in any fold."""
     n = 0
     for _, fold in splits.groupby("fold"):
         train, validation, test = (set(fold.loc[fold["split"] == s, column]) for s in (TRAIN, VALIDATION, TEST))
-        n += len(test & (train | validation)) + (len(train & validation) if column == "image_id" else 0)
+        final = set(fold.loc[fold["final"].astype(str) == "1", column]) if "final" in fold else set()
+        n += len(test & (train | validation | final)) + (len(train & validation) if column == "image_id" else 0)
     return n
 
 

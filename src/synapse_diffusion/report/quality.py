@@ -12,7 +12,7 @@ from synapse_diffusion.info import settings_for
 from synapse_diffusion.info.evoked import plot_evoked
 from synapse_diffusion.report.contents import Contents
 from synapse_diffusion.report.words import some
-from synapse_diffusion.splits import TEST, TRAIN, VALIDATION
+from synapse_diffusion.splits import FINAL_ONLY, TEST, TRAIN, VALIDATION
 from synapse_diffusion.types import Progress
 
 MOST_ROWS: Final = 60
@@ -64,7 +64,7 @@ def evoked_figure(contents: Contents, progress: Progress) -> Path | str:
 
 def _used(contents: Contents) -> dict[str, Counter[str]]:
     """By person/session/run and modality, trials by split."""
-    table = contents.splits.drop_duplicates(["modality", "trial_id", "split"])
+    table = contents.splits[contents.splits["split"] != FINAL_ONLY].drop_duplicates(["modality", "trial_id", "split"])
     names = table["modality"] + "/sub-" + table["person"] + "/ses-" + table["session"] + "/run-" + table["run"]
     found: dict[str, Counter[str]] = {}
     for name, split in zip(names, table["split"], strict=True):

@@ -44,7 +44,7 @@ from synapse_diffusion.training.examples import Asked
 from synapse_diffusion.training.fitting import Course, fit
 from synapse_diffusion.training.learner import LINEAR_TRIALS
 from synapse_diffusion.training.loop import OnCheck
-from synapse_diffusion.training.parts import Fold, final_rows
+from synapse_diffusion.training.parts import Fold, check_final, final_rows
 from synapse_diffusion.training.precision import calibrate
 from synapse_diffusion.training.requests import Requests
 from synapse_diffusion.training.setting import Index, Setting
@@ -114,6 +114,7 @@ class FoldFits:
             found = final_rows(source, stratum_N, self.fold[modality], recipe, fused=setting.sources.is_fusion)
             limits = self.run.read_limits(setting.scaler_stage(self.name, modality))
             rows[modality] = accepted(source.epochs, found, recipe.view, limits)
+        check_final(rows, self.fold, setting.sources, recipe)
         return rows, self._scaled(rows, f"{self.name}_refit")
 
     def _scaled(self, rows: Mapping[str, Index], stage: str) -> dict[str, ScaledEpochs]:

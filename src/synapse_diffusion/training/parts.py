@@ -213,6 +213,19 @@ def final_rows(
     return _apart_from_test(source, usable, split, recipe)
 
 
+def check_final(rows: Mapping[str, NDArray[np.int64]], fold: Fold, sources: Sources, recipe: Recipe) -> None:
+    """Raise `SplitError` if a final fit on these rows would share an image, concept or sample of signal with test."""
+    sides: dict[str, Split] = {}
+    for name, source in sources.of.items():
+        where, zero_shot = stretches(source.epochs, recipe), recipe.split.method == "concepts"
+        sides[name] = np.where(fold[name] == TEST, TEST, UNUSED).astype("<U10")
+        if n_test := int((sides[name][rows[name]] == TEST).sum()):
+            raise SplitError(f"leak: {n_test} test trials of {name} would be in the final fit")
+        sides[name][rows[name]] = TRAIN
+        check_split(source.trials, sides[name], where.store, where.start, where.n_times, zero_shot=zero_shot)
+    _check_together(sides, sources)
+
+
 def _of_new_people(source: Source, split: Split, recipe: Recipe) -> NDArray[np.int64]:
     """All trials of new people that share nothing with the test part, whether they have a class or not."""
     if not recipe.split.new_people:

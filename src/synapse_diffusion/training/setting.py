@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from synapse_diffusion.config import Recipe
 from synapse_diffusion.models.base import Shape
-from synapse_diffusion.splits import UNUSED
+from synapse_diffusion.splits import FINAL_ONLY, UNUSED
 from synapse_diffusion.training.examples import Asked, Examples, Pick, Trials
-from synapse_diffusion.training.parts import Fold
+from synapse_diffusion.training.parts import Fold, final_rows
 from synapse_diffusion.training.sources import Sources, image_groups
 from synapse_diffusion.training.tasks import Task, shuffled_targets
 
@@ -90,20 +90,18 @@ class Setting:
 
 
 def split_tables(setting: Setting, folds: Sequence[Fold]) -> pd.DataFrame:
-    """One row a trial and fold that is used."""
+    """One row a trial and fold that is used; `final`: 1 where the final fit trains on it, as on some for that alone."""
     columns = ["trial_id", "person", "session", "run", "image_id", "concept"]
     tables = []
     for number, fold in enumerate(folds):
         for modality, split in fold.items():
-            used = split != UNUSED
-            frame = setting.sources.of[modality].trials.loc[used, columns]
-            tables.append(
-                frame.assign(
-                    **{
-                        "fold": number, "split": split[used], "modality": modality,
-                        "class": setting.task.of[modality].stratum_N[used],
-                    }
-                )
-            )  # fmt: skip
-    table: pd.DataFrame = pd.concat(tables)[[*columns, "fold", "split", "class", "modality"]]
+            source, stratum_N = setting.sources.of[modality], setting.task.of[modality].stratum_N
+            final = np.zeros(len(split), np.int64)
+            if setting.recipe.train.refit:
+                final[final_rows(source, stratum_N, split, setting.recipe, fused=setting.sources.is_fusion)] = 1
+            used = (split != UNUSED) | (final == 1)
+            part = np.where(split == UNUSED, FINAL_ONLY, split)[used]
+            about = {"fold": number, "split": part, "class": stratum_N[used], "modality": modality}
+            tables.append(source.trials.loc[used, columns].assign(**about, final=final[used]))
+    table: pd.DataFrame = pd.concat(tables)
     return table

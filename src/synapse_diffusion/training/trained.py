@@ -15,7 +15,7 @@ from synapse_diffusion.errors import DataError, RunError, StoreError
 from synapse_diffusion.models.base import Shape
 from synapse_diffusion.parallel import choose_device, use_threads
 from synapse_diffusion.runs import NEEDED, Run, open_run
-from synapse_diffusion.splits import TRAIN, UNUSED
+from synapse_diffusion.splits import FINAL_ONLY, TRAIN, UNUSED
 from synapse_diffusion.store.epochs import Epochs, Montage, positions_of
 from synapse_diffusion.store.files import SignalStore, open_store, read_manifest, stores_below
 from synapse_diffusion.training.data import accepted
@@ -104,6 +104,7 @@ def open_trained(folder: Path, progress: Progress) -> Trained:
 def _folds(setting: Setting, run: Run) -> list[Fold]:
     """The folds as they were when the run was trained."""
     table = run.splits
+    table = table[table["split"] != FINAL_ONLY]
     folds: list[Fold] = []
     for number in sorted(table["fold"].unique()):
         fold = {}
