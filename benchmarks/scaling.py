@@ -10,9 +10,9 @@ growth  The simulated EEG study of `demo` as it grows two ways: by people (of on
         either grew from the second size to the last (1: linear; 0: not at all). The first size carries the start of
         a process.
 rates   Seconds a recording of the true size (`benchmarks/convert.py`'s EEG; a MEG run of 348 s, 271 gradiometers,
-        1200 Hz, simulated), trials a second of a training step of compact on one thread, images a second of CLIP
-        ViT-L/14 (random weights: the time is the same) and pictures a second of the generator as `demo_pictures` has
-        it. From these: hours on one machine of two cores, GB, and how many such machines would do it in a day.
+        1200 Hz, simulated), trials a second of compact's training on one thread as the recipes have it, images a second
+        of CLIP ViT-L/14 (random weights: the time is the same). From these: hours on one machine of two cores of the
+        retrieval recipes with all they ask for (blurred images, the final fit), GB, and machine-days.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ import torch
 
 from convert import make_study, measured, peak_rss_anon
 from simulation import quiet
-from synapse_diffusion.config import load_recipe
+from synapse_diffusion.config import Recipe, load_recipe
 from synapse_diffusion.convert import convert
 from synapse_diffusion.embed import embed
 from synapse_diffusion.evaluate import evaluate
@@ -125,9 +125,13 @@ class DataSet:
     stored_hz: float
     trials: int
     images: int
-    rate: int
-    """Which of the rates of training is its recipe's."""
-    meg: bool = False
+    recipe: str
+    """Whose layers, passes and decoder are counted."""
+
+    @property
+    def plan(self) -> Recipe:
+        """The recipe."""
+        return load_recipe(self.recipe)
 
     @property
     def store_gb(self) -> float:
@@ -136,9 +140,9 @@ class DataSet:
 
 
 PUBLIC: Final = (
-    DataSet("THINGS-EEG1, 46 people", 46, 46 * 0.9, 53.3, 63, 250.0, 46 * 24_648, 22_448, 0),
-    DataSet("THINGS-MEG, 4 x 120 runs", 480, 480 * 0.5, 5.8, 271, 200.0, 4 * 24_648, 22_448, 1, meg=True),
-    DataSet("THINGS-EEG2, 10 x 4 sessions", 40, 40 * 2.1, 68.5, 63, 250.0, 10 * 82_160, 16_740, 2),
+    DataSet("THINGS-EEG1, 46 people", 46, 46 * 0.9, 53.3, 63, 250.0, 46 * 24_648, 22_448, "eeg_retrieval"),
+    DataSet("THINGS-MEG, 4 x 120 runs", 480, 480 * 0.5, 5.8, 271, 200.0, 4 * 24_648, 22_448, "meg_retrieval"),
+    DataSet("THINGS-EEG2, 10 x 4 sessions", 40, 40 * 2.1, 68.5, 63, 250.0, 10 * 82_160, 16_740, "eeg2_retrieval"),
 )  # fmt: skip
 
 
@@ -148,8 +152,8 @@ class Rates:
 
     eeg_s: float
     meg_s: float
-    trials_per_s: tuple[float, ...]
-    """Of an EEG's and a MEG's size; of an EEG's by recipe `eeg2_retrieval`."""
+    trials_per_s: dict[str, float]
+    """By recipe."""
     images_per_s: float
 
 
@@ -187,21 +191,20 @@ def rates(scratch: Path) -> Rates:
     make_study(scratch / "eeg", EEG_RECORDING)
     runs = [measured("ours", scratch / "eeg", scratch / f"out{k}", None) for k in range(3)]
     eeg_s = float(np.median([run["seconds"] for run in runs]))
-    wide = load_recipe("eeg2_retrieval")
-    means = [f"model.width={wide.model.width}", f"train.repeats={wide.train.repeats}", "train.repeat_weights=random"]
-    trained = []
-    for name, size, n_trials, settings in (("eeg", EEG, 4000, []), ("meg", MEG, 800, []), ("eeg2", EEG, 4000, means)):
-        folder = scratch / f"stores-{name}"
+    trained = {}
+    for data in PUBLIC:
+        folder, model, train = scratch / f"stores-{data.recipe}", data.plan.model, data.plan.train
+        size, n_trials = (MEG, 800) if data.plan.data.modality == "meg" else (EEG, 4000)
         write_store(folder, size, "01", "01", n_trials)
+        means = [f"train.repeats={train.repeats}", f"train.repeat_weights={train.repeat_weights}"]
         torch.set_num_threads(1)
-        trained.append(Trainer(folder, size, scratch).fit("compact", 60, 64, Group(), settings).trials_per_s)
+        fitted = Trainer(folder, size, scratch).fit("compact", 60, 64, Group(), [f"model.width={model.width}", *means])
+        trained[data.recipe] = fitted.trials_per_s
     torch.set_num_threads(2)
-    found = Rates(eeg_s, meg_seconds(scratch), tuple(trained), clip_rate())
+    found = Rates(eeg_s, meg_seconds(scratch), trained, clip_rate())
     print(f"convert: {found.eeg_s:.1f} s an EEG recording of {EEG_RECORDING:,d} samples, {found.meg_s:.1f} s a MEG run")
-    print(
-        f"train, compact, one thread: {trained[0]:,.0f} EEG, {trained[1]:,.0f} MEG trials/s; {wide.model.width} "
-        f"filters and means of up to {wide.train.repeats}: {trained[2]:,.0f} EEG"
-    )
+    rate = ", ".join(f"{per_s:,.0f} ({name})" for name, per_s in trained.items())
+    print(f"train, compact, one thread, trials/s: {rate}")
     print(f"embed, CLIP ViT-L/14, two threads: {found.images_per_s:.2f} images/s")
     return found
 
@@ -213,9 +216,11 @@ def costs(found: Rates) -> None:
     )
     for times in (1, 100):
         for data in PUBLIC:
-            convert_h = times * data.recordings * (found.meg_s if data.meg else found.eeg_s) / 3600
-            embed_h = data.images / found.images_per_s / 3600  # the pictures stay the same
-            train_h = times * PASSES * data.trials / found.trials_per_s[data.rate] / 3600
+            plan = data.plan
+            convert_h = times * data.recordings * (found.meg_s if plan.data.modality == "meg" else found.eeg_s) / 3600
+            embed_h = (1 + len(plan.embed.blur)) * data.images / found.images_per_s / 3600  # the pictures stay the same
+            passes = PASSES * (2 if plan.train.refit else 1)
+            train_h = times * passes * data.trials / found.trials_per_s[data.recipe] / 3600
             days = (convert_h + embed_h + train_h) / 24
             values = (times * data.raw_gb, times * data.store_gb, convert_h, embed_h, train_h, days)
             name = data.name + (" x 100" if times > 1 else "")

@@ -95,6 +95,18 @@ def test_predictions_of_recordings_that_the_run_never_saw(both: Path, tmp_path: 
     new = pd.read_csv(other, sep="\t")
     assert len(new) == 480
     assert not new["person_is_known"].any()
+    said: list[str] = []
+    (whole,) = predict(run.folder, both / "stores/small/sub-01", tmp_path, said.append, quiet)
+    every, splits = pd.read_csv(whole, sep="\t").set_index("trial_id"), run.splits.set_index("trial_id")
+    fitted = set(splits.index[splits["final"].astype(int) == 1])
+    assert 0 < len(fitted) < len(every)
+    assert set(every.index[every["trial_was_trained"] == 1]) == fitted
+    assert said[-1].startswith(f"{len(fitted)} of these trials trained their decoder")
+    concepts = set(splits.loc[sorted(fitted), "concept"])
+    for table in (every, new, pd.read_csv(own, sep="\t")):
+        assert ((table["concept_was_trained"] == 1) == table["concept"].isin(concepts)).all()
+    assert not new["trial_was_trained"].any()
+    assert not again["concept_was_trained"].any()
     with pytest.raises(StoreError, match="no signal store; convert the recording"):
         predict(run.folder, tmp_path, None, quiet, quiet)
 

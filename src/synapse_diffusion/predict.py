@@ -25,7 +25,7 @@ from synapse_diffusion.training.examples import Asked, Pick, chunks, read
 from synapse_diffusion.training.setting import Index
 from synapse_diffusion.training.sources import Source
 from synapse_diffusion.training.trained import Trained, open_trained, other_source
-from synapse_diffusion.types import Folder, Progress, Say, silent
+from synapse_diffusion.types import NOT_AVAILABLE, Folder, Progress, Say, silent
 
 Floats = NDArray[np.float32]
 
@@ -82,6 +82,8 @@ def predict(
         file = folder / "people" / f"{person}.safetensors"
         met_before = load_person(file) if file.exists() else None
         parts.append(_predict(trained, number, name, source, usable[person_N == person], progress, met_before))
+    if n_trained := sum(int(part.table["trial_was_trained"].sum()) for part in parts):
+        say(f"{n_trained} of these trials trained their decoder: trial_was_trained marks them, none is a test of it")
     return _write(trained, parts, target, recording.resolve().name)
 
 
@@ -126,6 +128,7 @@ def _predict(
     table = source.trials.iloc[rows][list(ABOUT)].reset_index(drop=True).assign(fold=number)
     known = source.people | ({person.name} if person else set())
     table["person_is_known"] = source.trials["person"].iloc[rows].isin(known).astype(int).to_numpy()
+    table = table.assign(**_met_in_training(trained, number, name, source, rows))
     main = name if setting.sources.is_fusion else network_names(setting)[0]
     if setting.task.kind == "retrieve":
         return _Decoded(table, main, _vectors(models, asked, main, progress), models.image_vectors(main))
@@ -137,6 +140,21 @@ def _predict(
         score_NK = 1 / (1 + np.exp(-score_NK))
     share = pd.DataFrame(score_NK.round(6), columns=[f"p({n})" for n in setting.task.names])
     return _Decoded(pd.concat([table, share], axis=1), main)
+
+
+def _met_in_training(trained: Trained, number: int, name: str, source: Source, rows: Index) -> dict[str, Index]:
+    """Whether the decoder was trained on each trial itself, and on its concept: 1 where it was."""
+    own, fitted = trained.setting.sources.of[name], trained.trained_rows(number, final=True)[name]
+    digest = {k: store.signal_digest for k, store in enumerate(own.epochs.stores)}
+    trials, mine = own.trials.iloc[fitted], source.trials.iloc[rows]
+    met = set(zip(trials["store"].map(digest), trials["trial_id"], strict=True))
+    theirs = mine["store"].map({k: store.signal_digest for k, store in enumerate(source.epochs.stores)})
+    trial_N = [pair in met for pair in zip(theirs, mine["trial_id"], strict=True)]
+    concept_N = mine["concept"].isin(set(trials["concept"]) - {NOT_AVAILABLE})
+    return {
+        "trial_was_trained": np.array(trial_N, dtype=np.int64),
+        "concept_was_trained": concept_N.to_numpy().astype(np.int64),
+    }
 
 
 def _vectors(models: FoldModels, asked: Asked, main: str, progress: Progress) -> Floats:
