@@ -156,6 +156,12 @@ def test_a_leak_in_the_fit_that_is_tested_is_refused(
 def test_settings_that_do_not_go_together(both: Path) -> None:
     with pytest.raises(SettingsError, match="projection is a setting of task = 'retrieve', not of 'classify'"):
         small(both, "target.projection=8")
+    with pytest.raises(
+        SettingsError, match=r"loss.name = 'siglip' does nothing where target.task is 'classify'; leave"
+    ):
+        small(both, "loss.name=siglip")
+    with pytest.raises(SettingsError, match=r"target.projection = 8 does nothing where loss.name is 'cosine'"):
+        small(both, "target.task=retrieve", "loss.name=cosine", "target.projection=8")
     with pytest.raises(SettingsError, match="new_people needs method = 'concepts'"):
         small(both, "split.new_people=01", "split.method=blocks")
     with pytest.raises(SettingsError, match="modality = 'comb' pairs whole recordings: leave out sessions, runs"):

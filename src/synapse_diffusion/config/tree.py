@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from synapse_diffusion.config.base import NotNegative, Settings
 from synapse_diffusion.config.decoding import (
@@ -56,6 +56,15 @@ class ExecutionSettings(Settings):
     """Check each store's signal against its checksum before use."""
 
 
+IDLE: Final[tuple[tuple[str, tuple[object, ...], tuple[str, ...]], ...]] = (
+    ("target.task", ("classify", "questions"), ("loss.name", "loss.temperature", "loss.mmd_share", "evaluate.gallery")),
+    ("target.task", ("questions", "retrieve"), ("train.label_smoothing",)),
+    ("loss.name", ("cosine", "squared"), ("loss.temperature", "target.projection")),
+    ("data.modality", ("eeg", "meg"), ("model.fusion", "train.modality_dropout")),
+)  # fmt: skip
+"""Settings that do nothing where another has one of some values."""
+
+
 class Recipe(Settings):
     """One experiment."""
 
@@ -79,6 +88,24 @@ class Recipe(Settings):
     reconstruct: ReconstructSettings = ReconstructSettings()
     tune: TuneSettings = TuneSettings()
     execution: ExecutionSettings = ExecutionSettings()
+
+    @model_validator(mode="after")
+    def _none_is_idle(self) -> Self:
+        def value(key: str) -> object:
+            branch, name = key.split(".")
+            return getattr(getattr(self, branch), name)
+
+        def default(key: str) -> object:
+            branch, name = key.split(".")
+            return type(getattr(self, branch)).model_fields[name].default
+
+        for key, values, names in IDLE:
+            idle = [name for name in names if value(key) in values and value(name) != default(name)]
+            if idle:
+                raise ValueError(
+                    f"{idle[0]} = {value(idle[0])!r} does nothing where {key} is {value(key)!r}; leave it out"
+                )
+        return self
 
     def digest(self, *branches: str) -> str:
         """Hex digest of what a trained decoder depends on (of `branches` only, if given)."""
