@@ -25,7 +25,7 @@ from synapse_diffusion.models.fusion import Network
 from synapse_diffusion.parallel import Group
 from synapse_diffusion.predict import predict
 from synapse_diffusion.runs import Run
-from synapse_diffusion.splits import TEST, TRAIN, UNUSED, split_together
+from synapse_diffusion.splits import FINAL_ONLY, TEST, TRAIN, UNUSED, split_together
 from synapse_diffusion.train import train
 from synapse_diffusion.training import folds
 from synapse_diffusion.training.examples import Batch, read
@@ -59,8 +59,10 @@ def test_a_fusion_stands_beside_what_it_must_beat(fused: tuple[Run, list[dict[st
     assert {row["model"] for row in scored(rows, control="image_features")} == {"gist"}
     assert {row["model"] for row in scored(rows, control="wrong_person")} == {"fused"}
     splits = run.splits
-    sides = splits.groupby("concept")["split"].nunique()
+    sides = splits[splits["split"] != FINAL_ONLY].groupby("concept")["split"].nunique()
     assert sides.max() == 1  # over both modalities
+    final = set(splits.loc[splits["final"].astype(int) == 1, "concept"])
+    assert final == set(splits["concept"]) - set(splits.loc[splits["split"] == TEST, "concept"])
     table = pd.read_csv(run.folder / "predictions/test.tsv", sep="\t")
     assert (table["image_id"] != "n/a").all()
     assert {"meg_trial_id", "meg_person"} <= set(table)
