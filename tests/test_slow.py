@@ -146,6 +146,7 @@ def test_real_eeg_faces_and_houses(real: Path, tmp_path: Path) -> None:
         ours, linear = found[person, "compact", "auc"], found[person, "linear", "auc"]
         assert ours["value"] > linear["value"] - 0.01
         assert ours["p_holm"] < 0.01
+        assert found[person, "compact - linear", "right_more_often"]["low"] > -0.02  # not inferior by two points
     before = [r for r in rows if (r["metric"], r["control"]) == ("auc", "prestimulus")]
     assert min(row["p"] for row in before) > 0.05  # one of its recordings is there twice
     (tmp_path / "shuffled").mkdir()
