@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch.nn import functional
 
-from conftest import quiet, small
+from conftest import quiet, small, small_pairs
 from synapse_diffusion.config import Recipe
 from synapse_diffusion.embed import embed
 from synapse_diffusion.errors import SettingsError, StoreError
@@ -141,6 +141,23 @@ def test_two_processes_train_as_one(embedded: Path, tmp_path: Path, name: str, s
         assert np.abs(curves[0][column] - curves[1][column]).max() < 1e-5, column
     for key, value in weights(one).items():
         assert torch.allclose(value, weights(two)[key], atol=1e-4), key
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
+def test_two_processes_train_a_fusion_as_one(both: Path, tmp_path: Path, sharding: str) -> None:
+    """Modalities are left out of the whole batch's pairs, not of each process's."""
+    few = [
+        "target.task=retrieve", "target.table=truth", "train.steps=8", "train.checks=8", "train.batch=32",
+        "train.refit=false", "train.baselines=false", "train.noise=0.3", "train.learning_rate=0.0005",
+    ]  # fmt: skip
+    one = train(small_pairs(both, *few, f"paths.runs={tmp_path / 'one'}"), "x", "test", quiet, quiet)
+    recipe = small_pairs(both, *few, f"paths.runs={tmp_path / 'two'}", f"execution.sharding={sharding}")
+    in_group(2, partial(training, recipe), tmp_path)
+    curves = [run.curve for run in (one, Run(tmp_path / "two" / one.folder.name))]
+    assert set(curves[0]["model"]) == {"fused", "eeg", "meg"}
+    for column in ("train_loss", "validation_loss"):
+        assert np.abs(curves[0][column] - curves[1][column]).max() < 1e-5, column
 
 
 @pytest.mark.parametrize(("first", "then"), [("ddp", "one"), ("fsdp", "ddp"), ("one", "fsdp")])
