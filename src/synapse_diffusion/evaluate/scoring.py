@@ -181,6 +181,8 @@ def _differences(
     for mine in [n for n in right if answers[n].model == ours]:
         for other in [n for n in right if n != mine and answers[n].k_repeats == answers[mine].k_repeats]:
             both = pd.concat([right[mine], right[other]], axis=1, join="inner")
+            if both.empty:  # nobody asked this person so
+                continue
             a, b = both.iloc[:, 0].to_numpy(), both.iloc[:, 1].to_numpy()
             rng = np.random.default_rng(settings.seed)
             value, low, high = paired_difference(a, b, np.arange(len(a)), settings.bootstrap, rng)

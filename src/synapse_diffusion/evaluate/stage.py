@@ -227,7 +227,8 @@ def _larger_galleries(trained: Trained, say: Say, progress: Progress) -> list[di
 
     Which images they are is written to galleries.tsv.
     """
-    setting, rows, tables = trained.setting, [], []
+    setting, rows, tables, path = trained.setting, [], [], trained.run.folder / "galleries.tsv"
+    path.unlink(missing_ok=True)
     if setting.task.table is None or not any(setting.recipe.evaluate.gallery):
         return []
     test_K = _gallery(trained, TEST)
@@ -261,5 +262,5 @@ def _larger_galleries(trained: Trained, say: Say, progress: Progress) -> list[di
         rows += [row for row in found if not row["transductive"]]
         tables.append(pd.DataFrame({"gallery": size, "image_id": images["image_id"].to_numpy(dtype=str)[gallery_K]}))
     if tables:
-        write_table(pd.concat(tables), trained.run.folder / "galleries.tsv")
+        write_table(pd.concat(tables), path)
     return rows
