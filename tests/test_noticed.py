@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -90,7 +92,11 @@ def test_dynamics_are_noticed(trained: Run, base: Rows, tmp_path: Path) -> None:
     what = (*WHAT, "value", "p")  # but the adjusted p: the peaks are claims too
     assert of(rows[: len(base)], *what) == of(base, *what)
     assert {row["metric"]: row["p_holm"] for row in rows[len(base) :]}["peak_auc"] is not None
-    assert (tmp_path / "run/dynamics.tsv").exists()
+    curve = pd.read_csv(tmp_path / "run/dynamics.tsv", sep="\t").query("measure == 'auc'").set_index("time_s")["value"]
+    area = pd.read_csv(tmp_path / "run/generalisation_eeg.tsv", sep="\t")
+    assert len(area) == len(curve) ** 2
+    same = area[area["train_s"] == area["test_s"]].set_index("train_s")["auc"]
+    assert np.allclose(same, curve.loc[same.index], atol=1e-6)
 
 
 def test_the_seed_is_noticed(trained: Run, base: Rows, tmp_path: Path) -> None:

@@ -111,6 +111,9 @@ def dynamics(trained: Trained, progress: Progress) -> list[dict[str, Any]]:
             draw_generalisation(
                 times_s, matrix, 0.5, title, trained.run.folder / f"figures/generalisation_{modality}.png"
             )
+            train_s, test_s = (axis.ravel().round(6) for axis in np.meshgrid(times_s, times_s, indexing="ij"))
+            table = pd.DataFrame({"train_s": train_s, "test_s": test_s, "auc": matrix.ravel()})
+            write_table(table, trained.run.folder / f"generalisation_{modality}.tsv")
         elif setting.task.kind == "retrieve":
             curves.append(_rank_gain(people, width, trained, modality))
         curves += _structure(people, width, trained)
