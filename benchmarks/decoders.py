@@ -11,7 +11,7 @@ decoders have their published ends (`model.projector`; residual layers, for imag
 and the observers stand beside compact; penalties, widths and layers of theirs, more than there are rates, are chosen
 on validation too. Printed: parameters, trials a second (forward and backward, one thread), top-1 and top-5 (or balanced
 accuracy) of single trials and means of 12, and how much more often compact, and its sum with the encoding model, is
-right than each, with a 95 % interval over images (concepts), whose seeds are averaged.
+right than each, with a 95 % interval over images (concepts) and seeds.
 `--means-of`: training trials are means of up to so many of a person's trials of an image, how many is drawn each time;
 4 for images, else 2. Compact's are then means under random weights, for images with a convolution 512 wide.
 `--repeats`: also how compact, ridge and the encoding model grow with the trials of each main picture. `--processes`: so
@@ -35,7 +35,7 @@ from semireal import DATA, build, quiet
 from speed import positions, seconds
 from synapse_diffusion.config import Recipe, parse_recipe
 from synapse_diffusion.evaluate import evaluate
-from synapse_diffusion.metrics import paired_difference
+from synapse_diffusion.metrics import paired_difference, people_interval
 from synapse_diffusion.models.base import Shape
 from synapse_diffusion.runs import Run, load_tensors
 from synapse_diffusion.train import find_state, train
@@ -149,15 +149,32 @@ def right(runs: Sequence[Run], model: str, k: int, task: str, top: int = 1) -> p
     return pd.concat(parts).groupby("unit")["hit"].mean()
 
 
+def by_seed(runs: Sequence[Run], model: str, k: int, task: str, top: int) -> pd.DataFrame:
+    """`right` of each run that has the model, beside each other."""
+    every = [right([run], model, k, task, top) for run in runs]
+    return pd.concat([found for found in every if len(found)], axis=1, join="inner", ignore_index=True)
+
+
 def difference(
     ours: tuple[Sequence[Run], str], other: tuple[Sequence[Run], str], k: int, task: str, top: int = 1
 ) -> str:
-    """Ours less another's (runs and the model in them), with its interval."""
-    pair = [right(*ours, k, task, top), right(*other, k, task, top)]
-    both = pd.concat(pair, axis=1, join="inner").to_numpy(float)
-    rng = np.random.default_rng(0)
-    value, low, high = paired_difference(both[:, 0], both[:, 1], np.arange(len(both)), 5000, rng)
-    return f"{value:+.3f} ({low:+.3f} .. {high:+.3f})"
+    """Ours less another's (runs and the model in them), seed by seed; images (concepts) and seeds are drawn again.
+
+    A model of one seed (closed forms, the observer) stands beside each seed of the other.
+    """
+    mine_US, theirs_US = by_seed(*ours, k, task, top), by_seed(*other, k, task, top)
+    n_seeds = max(mine_US.shape[1], theirs_US.shape[1])
+    units = mine_US.index.intersection(theirs_US.index)
+    left_US, right_US = (
+        np.broadcast_to(of_US.loc[units].to_numpy(float), (len(units), n_seeds)) for of_US in (mine_US, theirs_US)
+    )
+    difference_US, rng = left_US - right_US, np.random.default_rng(0)
+    unit_N, seed_N = (index.ravel() for index in np.indices(difference_US.shape))
+    if n_seeds == 1:
+        value, low, high = paired_difference(left_US[:, 0], right_US[:, 0], unit_N, 5000, rng)
+        return f"{value:+.3f} ({low:+.3f} .. {high:+.3f})"
+    (low,), (high,) = people_interval(difference_US.ravel()[None], unit_N, [seed_N], 5000, rng)
+    return f"{difference_US.mean():+.3f} ({low:+.3f} .. {high:+.3f})"
 
 
 def trials_per_second(recipe: Recipe, run: Run) -> float:
