@@ -157,10 +157,10 @@ def test_settings_that_do_not_go_together(both: Path) -> None:
     with pytest.raises(SettingsError, match="projection is a setting of task = 'retrieve', not of 'classify'"):
         small(both, "target.projection=8")
     with pytest.raises(
-        SettingsError, match=r"loss.name = 'siglip' does nothing where target.task is 'classify'; leave"
+        SettingsError, match=r"^recipe: loss.name = 'siglip' does nothing where target.task is 'classify'; leave"
     ):
         small(both, "loss.name=siglip")
-    with pytest.raises(SettingsError, match=r"target.projection = 8 does nothing where loss.name is 'cosine'"):
+    with pytest.raises(SettingsError, match=r"^recipe: target.projection = 8 does nothing where loss.name is 'cosine'"):
         small(both, "target.task=retrieve", "loss.name=cosine", "target.projection=8")
     with pytest.raises(SettingsError, match="new_people needs method = 'concepts'"):
         small(both, "split.new_people=01", "split.method=blocks")

@@ -100,6 +100,8 @@ def _fault(fault: Any, where: str, origin: Mapping[tuple[str, ...], str]) -> str
     message = fault["msg"].removeprefix("Value error, ").replace("valid tuple", "list, e.g. [1, 2]")
     if fault["type"] == "string_pattern_mismatch":
         message = "give one plain folder name: a letter or digit, then letters, digits, . _ + -"
+    if not key:  # of the recipe as a whole
+        return f"{source}: {message}"
     value = "" if isinstance(fault["input"], dict) else f" = {fault['input']!r}"
     return f"{source}: {key}{value}: {message}"
 
