@@ -37,8 +37,8 @@ from synapse_diffusion.config import Recipe, parse_recipe
 from synapse_diffusion.convert import convert
 from synapse_diffusion.embed import embed
 from synapse_diffusion.evaluate import observer_epochs, person_observer
-from synapse_diffusion.models.encoding import fit_encoding
-from synapse_diffusion.models.ridge import fit_ridge
+from synapse_diffusion.models.encoding import plan_encoding
+from synapse_diffusion.models.ridge import plan_ridge
 from synapse_diffusion.simulate import simulate
 from synapse_diffusion.store.embeddings import EmbeddingTable, open_embeddings, write_embeddings
 from synapse_diffusion.training.data import ScaledEpochs, fit_scalers, open_epochs, open_stores
@@ -229,8 +229,8 @@ class Check:
         y_ND, gallery_KD = self.targets(layer.split("+"))
         person_N, width = self.person_N[self.train], max(1, round(BIN_S * self.epochs.sfreq))
         n_people = int(self.person_N.max()) + 1
-        ridge = fit_ridge(self.x_train, y_ND, person_N, n_people, width, pooled=False)
-        encoding = fit_encoding(self.x_train, y_ND, person_N, n_people, width, pooled=False)
+        ridge = plan_ridge(self.x_train, y_ND, person_N, n_people, width, pooled=False).fit()
+        encoding = plan_encoding(self.x_train, y_ND, person_N, n_people, width, pooled=False).fit()
         unit_KD = gallery_KD / np.linalg.norm(gallery_KD, axis=1, keepdims=True)
         for name, (k_repeats, groups) in self.asked.items():
             who_N = self.person_N[[rows[0] for rows in groups]]

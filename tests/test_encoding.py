@@ -13,9 +13,9 @@ from scipy.stats import multivariate_normal
 from sklearn.covariance import ledoit_wolf
 from sklearn.linear_model import Ridge
 
-from synapse_diffusion.models.encoding import fit_encoding
+from synapse_diffusion.models.encoding import plan_encoding
 from synapse_diffusion.models.linear import binned
-from synapse_diffusion.models.ridge import fit_ridge
+from synapse_diffusion.models.ridge import plan_ridge
 
 SENSORS, TIMES, WIDTH, DIMENSIONS = 6, 8, 2, 5
 Floats = NDArray[np.float32]
@@ -54,7 +54,7 @@ def cosine(a: Floats, b: Floats) -> Floats:
 def test_scores_are_a_brute_force_log_density(pooled: bool) -> None:
     world = World()
     x, y, person = trained(world, 200)
-    model = fit_encoding(x, y, person, 2, WIDTH, pooled=pooled, penalties=[0.3])
+    model = plan_encoding(x, y, person, 2, WIDTH, pooled=pooled).fit([0.3])
     gallery = world.images(7)
     seen, who = world.show(gallery[:4], np.array([0, 1, 0, 1])), np.array([0, 1, 0, 1])
     for k_repeats in (1, 3):
@@ -81,7 +81,7 @@ def test_repeats_of_an_image_are_left_out_together() -> None:
     y = np.repeat(world.images(40), [1, 2, 3, 2] * 10, axis=0)
     person = np.zeros(len(y), np.int64)
     x = world.show(y, person)
-    model = fit_encoding(x, y, person, 1, WIDTH, pooled=False, penalties=[0.1])
+    model = plan_encoding(x, y, person, 1, WIDTH, pooled=False).fit([0.1])
     vectors, responses = y.astype(np.float64), binned(x, WIDTH).astype(np.float64)
     ridge = Ridge(0.1 * np.square(vectors - vectors.mean(0)).sum() / DIMENSIONS)
     residual = np.empty_like(responses)
@@ -100,8 +100,8 @@ def test_it_identifies_better_than_ridge_by_cosine() -> None:
     x, y, person = trained(world, 4000)
     gallery, who = world.images(100), np.arange(100) % 2
     seen = world.show(gallery, who)
-    encoding = fit_encoding(x, y, person, 2, WIDTH, pooled=False).scores(seen, who, gallery)
-    ridge = cosine(fit_ridge(x, y, person, 2, WIDTH, pooled=False).predict(seen, who), gallery)
+    encoding = plan_encoding(x, y, person, 2, WIDTH, pooled=False).fit().scores(seen, who, gallery)
+    ridge = cosine(plan_ridge(x, y, person, 2, WIDTH, pooled=False).fit().predict(seen, who), gallery)
     right = [np.mean(scores.argmax(1) == np.arange(100)) for scores in (encoding, ridge)]
     assert right[0] > right[1] + 0.1
     assert right[1] > 0.03
@@ -111,7 +111,7 @@ def test_repeats_raise_two_way_identification_as_theory_says() -> None:
     """Two images at a whitened distance d are told apart in normal-cdf(d sqrt(k) / 2) of the trials."""
     world = World(noise=2.5)
     x, y, person = trained(world, 8000)
-    model = fit_encoding(x, y, person, 2, WIDTH, pooled=False)
+    model = plan_encoding(x, y, person, 2, WIDTH, pooled=False).fit()
     gallery = world.images(2)
     for k_repeats in (1, 4):
         shown = np.repeat([0, 1], 2000)
@@ -128,8 +128,8 @@ def test_repeats_raise_two_way_identification_as_theory_says() -> None:
 def test_one_for_all_is_one_of_one_person() -> None:
     world = World()
     x, y, person = trained(world, 100)
-    pooled = fit_encoding(x, y, person, 2, WIDTH, pooled=True)
-    alone = replace(fit_encoding(x, y, 0 * person, 1, WIDTH, pooled=False), pooled=True)
+    pooled = plan_encoding(x, y, person, 2, WIDTH, pooled=True).fit()
+    alone = replace(plan_encoding(x, y, 0 * person, 1, WIDTH, pooled=False).fit(), pooled=True)
     assert np.array_equal(pooled.scores(x, person, y), alone.scores(x, person, y))
     with pytest.raises(ValueError, match="person 2 has trials of 0 images"):
-        fit_encoding(x, y, person, 3, WIDTH, pooled=False)
+        plan_encoding(x, y, person, 3, WIDTH, pooled=False).fit()

@@ -21,7 +21,7 @@ from synapse_diffusion.models.compact import CompactDecoder
 from synapse_diffusion.models.eegnet import EEGNet
 from synapse_diffusion.models.fourier import convolve, convolve_each, transform_length
 from synapse_diffusion.models.linear import binned
-from synapse_diffusion.models.ridge import fit_ridge
+from synapse_diffusion.models.ridge import plan_ridge
 from synapse_diffusion.models.tsconv import TemporalSpatial, TSConv
 from synapse_diffusion.training.decoders import DECODERS
 
@@ -340,11 +340,11 @@ def test_ridge_is_scikit_learns(n: int) -> None:
     x, y, person = regression(n)
     features = binned(x, 4)
     unit = np.square(features - features.mean(0, dtype=np.float64)).sum() / features.shape[1]
-    ours = fit_ridge(x, y, person, 2, 4, pooled=True, penalties=[0.3])
+    ours = plan_ridge(x, y, person, 2, 4, pooled=True).fit([0.3])
     theirs = Ridge(0.3 * unit).fit(features, y)
     assert np.allclose(ours.predict(x, person), theirs.predict(features), atol=1e-4)
     penalties = [0.001, 0.01, 0.1, 1.0, 10.0]
-    chosen = fit_ridge(x, y, person, 2, 4, pooled=True, penalties=penalties)
+    chosen = plan_ridge(x, y, person, 2, 4, pooled=True).fit(penalties)
     search = RidgeCV([p * unit for p in penalties]).fit(features.astype(np.float64), y.astype(np.float64))
     assert chosen.penalty_P[0] * unit == pytest.approx(search.alpha_)
     assert np.allclose(chosen.predict(x, person), search.predict(features), atol=1e-4)
@@ -352,13 +352,13 @@ def test_ridge_is_scikit_learns(n: int) -> None:
 
 def test_ridge_of_each_person() -> None:
     x, y, person = regression()
-    ours = fit_ridge(x, y, person, 2, 4, pooled=False)
+    ours = plan_ridge(x, y, person, 2, 4, pooled=False).fit()
     for p in (0, 1):
         mine = person == p
-        alone = fit_ridge(x[mine], y[mine], np.zeros(mine.sum(), np.int64), 1, 4, pooled=True)
+        alone = plan_ridge(x[mine], y[mine], np.zeros(mine.sum(), np.int64), 1, 4, pooled=True).fit()
         assert np.allclose(ours.predict(x, person)[mine], alone.predict(x[mine], person[mine]), atol=1e-5)
     with pytest.raises(ValueError, match="person 2 has 0 trials"):
-        fit_ridge(x, y, person, 3, 4, pooled=False)
+        plan_ridge(x, y, person, 3, 4, pooled=False).fit()
 
 
 def pairs() -> tuple[torch.Tensor, torch.Tensor]:

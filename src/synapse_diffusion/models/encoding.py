@@ -57,24 +57,6 @@ class EncodingDecoder:
         return out_NK
 
 
-def fit_encoding(
-    x_NCT: NDArray[np.float32],
-    y_ND: NDArray[np.float32],
-    person_N: NDArray[np.int64],
-    n_people: int,
-    width: int,
-    *,
-    pooled: bool,
-    penalties: Sequence[float] = PENALTIES,
-) -> EncodingDecoder:
-    """Ridge from image vectors (N, D) to binned scaled epochs, and the Ledoit-Wolf covariance of its residuals.
-
-    Rows of equal vectors are repeats of one image and are left out together, both to choose the penalty and for the
-    residuals, which so hold the error of the prediction beside the noise. Raises as `plan_encoding`.
-    """
-    return plan_encoding(x_NCT, y_ND, person_N, n_people, width, pooled=pooled).fit(penalties)
-
-
 def plan_encoding(
     x_NCT: NDArray[np.float32],
     y_ND: NDArray[np.float32],
@@ -84,7 +66,12 @@ def plan_encoding(
     *,
     pooled: bool,
 ) -> EncodingPlan:
-    """All of `fit_encoding` that no penalty changes. Raises `ValueError` for a person with fewer than two images."""
+    """Ridge from image vectors (N, D) to binned scaled epochs (N, C, T), and its residuals' Ledoit-Wolf covariance.
+
+    All of it that no penalty changes. Rows of equal vectors are repeats of one image and are left out together, both to
+    choose the penalty and for the residuals, which so hold the error of the prediction beside the noise. Raises
+    `ValueError` for a person with trials of fewer than two images.
+    """
     features_NF = binned(x_NCT, width).astype(np.float64)
     who = np.zeros_like(person_N) if pooled else person_N
     people = []
@@ -116,7 +103,7 @@ class _Shown:
 
 @dataclass(frozen=True)
 class EncodingPlan:
-    """`fit_encoding` before a penalty is chosen; several are tried for little more than one."""
+    """An encoding model before a penalty is chosen; several are tried for little more than one."""
 
     width: int
     people: Sequence[_Shown]

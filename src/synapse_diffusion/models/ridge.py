@@ -40,20 +40,6 @@ class RidgeDecoder:
         return out_ND
 
 
-def fit_ridge(
-    x_NCT: NDArray[np.float32],
-    y_ND: NDArray[np.float32],
-    person_N: NDArray[np.int64],
-    n_people: int,
-    width: int,
-    *,
-    pooled: bool,
-    penalties: Sequence[float] = PENALTIES,
-) -> RidgeDecoder:
-    """Ridge on binned scaled epochs, the intercept free: `plan_ridge`, then `RidgePlan.fit`."""
-    return plan_ridge(x_NCT, y_ND, person_N, n_people, width, pooled=pooled).fit(penalties)
-
-
 def plan_ridge(
     x_NCT: NDArray[np.float32],
     y_ND: NDArray[np.float32],
@@ -63,7 +49,10 @@ def plan_ridge(
     *,
     pooled: bool,
 ) -> RidgePlan:
-    """All of `fit_ridge` that no penalty changes. Raises `ValueError` for a person of fewer than two trials."""
+    """Ridge from binned scaled epochs (N, C, T) to vectors (N, D), the intercept free: all that no penalty changes.
+
+    Raises `ValueError` for a person of fewer than two trials.
+    """
     features_NF = binned(x_NCT, width).astype(np.float64)
     who = np.zeros_like(person_N) if pooled else person_N
     problems = []
@@ -77,7 +66,7 @@ def plan_ridge(
 
 @dataclass(frozen=True)
 class RidgePlan:
-    """`fit_ridge` before a penalty is chosen; several are tried for little more than one."""
+    """Ridge before a penalty is chosen; several are tried for little more than one."""
 
     width: int
     problems: Sequence[RidgeProblem]
@@ -127,7 +116,9 @@ class RidgeProblem:
         self.v_FR = x_NF.T @ vectors / np.sqrt(self.squared_R) if wide else vectors
         self.target_RD = u_NR.T @ y_ND
         self.square_NR = np.square(u_NR)
-        self.u32_NR, self.y32_ND = u_NR.astype(np.float32), y_ND.astype(np.float32)  # enough to choose by
+        self.u32_NR, self.target32_RD, self.y32_ND = (
+            values.astype(np.float32) for values in (u_NR, self.target_RD, y_ND)
+        )  # enough to choose by
 
     def fit(self, penalties: Sequence[float]) -> RidgeFit:
         """The fit whose penalty has the smallest leave-one-out error; one alone is taken as given."""
@@ -143,6 +134,6 @@ class RidgeProblem:
     def _left_out(self, penalty: float) -> float:
         """Mean squared error of each row under the fit to all others."""
         share_R = (self.squared_R / (self.squared_R + penalty * self.unit)).astype(np.float32)
-        residual_ND = self.y32_ND - self.u32_NR @ (share_R[:, None] * self.target_RD.astype(np.float32))
+        residual_ND = self.y32_ND - self.u32_NR @ (share_R[:, None] * self.target32_RD)
         error_N = np.square(residual_ND).mean(1, dtype=np.float64)
         return float(np.mean(error_N / (1 - self._leverage(penalty)) ** 2))
